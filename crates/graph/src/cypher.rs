@@ -1,0 +1,234 @@
+//! The statements made from the label tables: pure text and parameters, no I/O.
+//!
+//! In Neo4j a node is merged by its composite key. The embedded engine owns a property `id` that can't be set later, so there
+//! the joined key is merged as `id`, and the contract's value is in `contract_id`: the only place where the dialects differ.
+
+use pvegraph_inventory::ClusterId;
+use serde_json::{Map, Value, json};
+
+use crate::labels::{End, Label, NodeRow, Relationship, RelationshipRow, joined_key};
+use crate::store::{Dialect, Statement};
+
+/// Writes rows of one cluster with one run's tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// The store's dialect.
+    pub dialect: Dialect,
+    /// The cluster that all rows belong to.
+    pub cluster: &'a ClusterId,
+    /// The run's tag: what `lastupdated` becomes, and `firstseen` of what is new. Epoch seconds.
+    pub tag: i64,
+}
+
+/// Where a node's key is in a row: `row.vmid` for a node's own row, `row.from.vmid` for an end of a relationship.
+fn pattern(dialect: Dialect, variable: &str, label: &str, key: &[&str], row: &str) -> String {
+    match dialect {
+        Dialect::Embedded => format!("({variable}:{label} {{id: {row}.joined}})"),
+        Dialect::Neo4j => {
+            let mut text = format!("({variable}:{label} {{cluster_id: $cluster_id");
+            for name in key {
+                text.push_str(&format!(", {name}: {row}.{name}"));
+            }
+            text.push_str("})");
+            text
+        }
+    }
+}
+
+impl Writer<'_> {
+    fn statement(&self, text: String, rows: Vec<Value>) -> Statement {
+        Statement::new(text)
+            .with("cluster_id", self.cluster.as_str())
+            .with("tag", self.tag)
+            .with("rows", Value::Array(rows))
+    }
+
+    /// The key of one node as a row's map.
+    fn key(&self, names: &[&str], values: &[Value]) -> Map<String, Value> {
+        match self.dialect {
+            Dialect::Embedded => {
+                Map::from_iter([("joined".to_owned(), Value::String(joined_key(self.cluster, values)))])
+            }
+            Dialect::Neo4j => {
+                names.iter().map(|name| (*name).to_owned()).zip(values.iter().cloned()).collect()
+            }
+        }
+    }
+
+    /// Creates or updates nodes. `firstseen` is set once; what was kept as stale is fresh again.
+    pub fn upsert<T>(&self, label: &Label<T>, rows: Vec<NodeRow>) -> Statement {
+        let node = pattern(self.dialect, "n", label.name, label.key, "row");
+        let on_create = match self.dialect {
+            Dialect::Neo4j => "n.firstseen = $tag",
+            Dialect::Embedded => "n.firstseen = $tag, n.cluster_id = $cluster_id",
+        };
+        let text = format!(
+            "UNWIND $rows AS row\nMERGE {node}\nON CREATE SET {on_create}\n\
+             SET n += row.set, n.lastupdated = $tag, n.stale_since = null"
+        );
+        let rows = rows.into_iter().map(|NodeRow { key, mut set }| {
+            let mut row = self.key(label.key, &key);
+            if self.dialect == Dialect::Embedded
+                && let Some(id) = set.remove("id")
+            {
+                set.insert("contract_id".to_owned(), id);
+            }
+            row.insert("set".to_owned(), Value::Object(set));
+            Value::Object(row)
+        });
+        self.statement(text, rows.collect())
+    }
+
+    /// Creates or updates relationships between nodes that exist; one whose end is missing is left out.
+    pub fn relate(&self, kind: &Relationship, rows: Vec<RelationshipRow>) -> Statement {
+        let from = pattern(self.dialect, "a", kind.from, kind.from_key, "row.from");
+        let to = pattern(self.dialect, "b", kind.to, kind.to_key, "row.to");
+        let set = if kind.columns.is_empty() { "" } else { "r += row.set, " };
+        let text = format!(
+            "UNWIND $rows AS row\nMATCH {from}\nMATCH {to}\nMERGE (a)-[r:{}]->(b)\n\
+             ON CREATE SET r.firstseen = $tag\nSET {set}r.lastupdated = $tag",
+            kind.name
+        );
+        let rows = rows.into_iter().map(|RelationshipRow { from, to, set }| {
+            let mut row = json!({ "from": self.key(kind.from_key, &from), "to": self.key(kind.to_key, &to) });
+            if !kind.columns.is_empty() {
+                row["set"] = Value::Object(set);
+            }
+            row
+        });
+        self.statement(text, rows.collect())
+    }
+
+    /// Removes the relationships of these owners that this run did not confirm: the old STORED_ON of a disk that moved.
+    pub fn unrelate(&self, kind: &Relationship, owners: &[Vec<Value>]) -> Statement {
+        let (label, key) = match kind.owner {
+            End::From => (kind.from, kind.from_key),
+            End::To => (kind.to, kind.to_key),
+        };
+        let owner = pattern(self.dialect, "o", label, key, "row");
+        let arrow = match kind.owner {
+            End::From => format!("-[r:{}]->()", kind.name),
+            End::To => format!("<-[r:{}]-()", kind.name),
+        };
+        let text = format!("UNWIND $rows AS row\nMATCH {owner}{arrow}\nWHERE r.lastupdated < $tag\nDELETE r");
+        self.statement(text, owners.iter().map(|values| Value::Object(self.key(key, values))).collect())
+    }
+
+    /// Deletes nodes by key, with their relationships.
+    pub fn delete(&self, label: &str, key: &[&str], keys: &[Vec<Value>]) -> Statement {
+        let node = pattern(self.dialect, "n", label, key, "row");
+        let text = format!("UNWIND $rows AS row\nMATCH {node}\nDETACH DELETE n");
+        self.statement(text, keys.iter().map(|values| Value::Object(self.key(key, values))).collect())
+    }
+
+    /// Marks nodes that are kept although this run did not see them. `lastupdated` stays the time when they were.
+    pub fn mark_stale(&self, label: &str, key: &[&str], keys: &[Vec<Value>]) -> Statement {
+        let node = pattern(self.dialect, "n", label, key, "row");
+        let text =
+            format!("UNWIND $rows AS row\nMATCH {node}\nSET n.stale_since = coalesce(n.stale_since, $tag)");
+        self.statement(text, keys.iter().map(|values| Value::Object(self.key(key, values))).collect())
+    }
+
+    /// Reads what the graph has of these nodes: the columns of the label, in its order, and `firstseen`.
+    pub fn read_back<T>(&self, label: &Label<T>, keys: &[Vec<Value>]) -> Statement {
+        let node = pattern(self.dialect, "n", label.name, label.key, "row");
+        let text = format!("UNWIND $rows AS row\nMATCH {node}\nRETURN {}", self.columns(label));
+        self.statement(text, keys.iter().map(|values| Value::Object(self.key(label.key, values))).collect())
+    }
+
+    /// Reads what the graph has of the volumes or interfaces of these guests.
+    pub fn read_back_of_guests<T>(&self, label: &Label<T>, has: &Relationship, vmids: &[Value]) -> Statement {
+        let guest = pattern(self.dialect, "g", has.from, has.from_key, "row");
+        let text = format!(
+            "UNWIND $rows AS row\nMATCH {guest}-[:{}]->(n:{})\nRETURN {}",
+            has.name,
+            label.name,
+            self.columns(label)
+        );
+        let keys = vmids.iter().map(|vmid| Value::Object(self.key(has.from_key, std::slice::from_ref(vmid))));
+        self.statement(text, keys.collect())
+    }
+
+    /// Reads the keys of this cluster's nodes of a label that this run did not touch.
+    pub fn untouched(&self, label: &str, key: &[&str], more: &[&str]) -> Statement {
+        let columns: Vec<_> = key.iter().chain(more).map(|name| format!("n.{name} AS {name}")).collect();
+        // A key of the cluster alone leaves nothing else to return.
+        let columns =
+            if columns.is_empty() { "n.cluster_id AS cluster_id".to_owned() } else { columns.join(", ") };
+        let text = format!(
+            "MATCH (n:{label})\nWHERE n.cluster_id = $cluster_id AND n.lastupdated < $tag\nRETURN {columns}"
+        );
+        Statement::new(text).with("cluster_id", self.cluster.as_str()).with("tag", self.tag)
+    }
+
+    fn columns<T>(&self, label: &Label<T>) -> String {
+        let mut columns: Vec<String> = label
+            .columns
+            .iter()
+            .map(|column| match (self.dialect, column.name) {
+                (Dialect::Embedded, "id") => "n.contract_id AS id".to_owned(),
+                (_, name) => format!("n.{name} AS {name}"),
+            })
+            .collect();
+        columns.push("n.firstseen AS firstseen".to_owned());
+        columns.join(", ")
+    }
+}
+
+/// How many nodes of a label a cluster has.
+pub fn count(cluster: &ClusterId, label: &str) -> Statement {
+    Statement::new(format!("MATCH (n:{label})\nWHERE n.cluster_id = $cluster_id\nRETURN count(n) AS count"))
+        .with("cluster_id", cluster.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels;
+
+    fn writer(cluster: &ClusterId, dialect: Dialect) -> Writer<'_> {
+        Writer { dialect, cluster, tag: 7 }
+    }
+
+    #[test]
+    fn the_generated_text_is_pinned() {
+        let cluster: ClusterId = "rig".parse().unwrap();
+        let neo4j = writer(&cluster, Dialect::Neo4j);
+        assert_eq!(
+            neo4j.upsert(&labels::DISK, vec![]).text,
+            "UNWIND $rows AS row\nMERGE (n:ProxmoxDisk {cluster_id: $cluster_id, vmid: row.vmid, disk_id: row.disk_id})\n\
+             ON CREATE SET n.firstseen = $tag\nSET n += row.set, n.lastupdated = $tag, n.stale_since = null"
+        );
+        assert_eq!(
+            neo4j.relate(&labels::STORED_ON, vec![]).text,
+            "UNWIND $rows AS row\n\
+             MATCH (a:ProxmoxDisk {cluster_id: $cluster_id, vmid: row.from.vmid, disk_id: row.from.disk_id})\n\
+             MATCH (b:ProxmoxStorage {cluster_id: $cluster_id, name: row.to.name})\n\
+             MERGE (a)-[r:STORED_ON]->(b)\nON CREATE SET r.firstseen = $tag\nSET r.lastupdated = $tag"
+        );
+        assert_eq!(
+            neo4j.unrelate(&labels::HOSTS_VM, &[]).text,
+            "UNWIND $rows AS row\nMATCH (o:ProxmoxVM {cluster_id: $cluster_id, vmid: row.vmid})<-[r:HOSTS_VM]-()\n\
+             WHERE r.lastupdated < $tag\nDELETE r"
+        );
+        let embedded = writer(&cluster, Dialect::Embedded);
+        assert_eq!(
+            embedded.upsert(&labels::CLUSTER, vec![]).text,
+            "UNWIND $rows AS row\nMERGE (n:ProxmoxCluster {id: row.joined})\n\
+             ON CREATE SET n.firstseen = $tag, n.cluster_id = $cluster_id\n\
+             SET n += row.set, n.lastupdated = $tag, n.stale_since = null"
+        );
+    }
+
+    #[test]
+    fn the_embedded_row_keeps_the_contracts_id_beside_the_engines() {
+        let cluster: ClusterId = "rig".parse().unwrap();
+        let row =
+            NodeRow { key: vec![json!(100)], set: Map::from_iter([("id".to_owned(), json!("pve1:100"))]) };
+        let statement = writer(&cluster, Dialect::Embedded).upsert(&labels::GUEST, vec![row]);
+        assert_eq!(
+            statement.params["rows"],
+            json!([{ "joined": "rig/100", "set": { "contract_id": "pve1:100" } }])
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The lease: at most one sync writes to a graph at a time.
+//!
+//! It is a node with a holder, a number that grows with each take-over (the fencing number) and an expiry. The run's tag is
+//! drawn under it, so that two runs never share one. Every transaction of the holder carries [`Lease::guard`] first: a
+//! holder that lost its lease writes nothing more, because the guard and the write are one transaction.
+//!
+//! # Assumptions
+//! Clocks of hosts that sync into one graph differ by less than [`LEASE_SECONDS`].
+
+use crate::labels::LEASE;
+use crate::store::{Statement, Store, StoreError};
+
+/// How long a lease lasts without being renewed: longer than any single transaction may take to be given up, and short enough
+/// that the next cron run after a crash is not locked out.
+pub const LEASE_SECONDS: i64 = 120;
+
+/// The lease of syncs; one for each graph.
+const SYNC: &str = "sync";
+
+/// A lease that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    holder: String,
+    number: i64,
+    /// The tag of this run: later than every tag before, in epoch seconds.
+    pub tag: i64,
+}
+
+/// Why a lease could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// Somebody else has it.
+    #[error("another sync is writing to this graph: {holder}, until {} unless it renews; try again later", at(*.expires_at))]
+    Held {
+        /// Who, as they called themselves.
+        holder: String,
+        /// Epoch seconds.
+        expires_at: i64,
+    },
+    /// The store failed.
+    #[error("the sync lease could not be taken")]
+    Store(#[from] StoreError),
+}
+
+fn at(epoch_seconds: i64) -> String {
+    jiff::Timestamp::from_second(epoch_seconds).map_or_else(|_| "?".to_owned(), |time| time.to_string())
+}
+
+impl Lease {
+    /// Takes the lease and draws the run's tag. `holder` names this process to others: host, process id and something random.
+    pub async fn take(store: &dyn Store, holder: &str, now: i64) -> Result<Self, LeaseError> {
+        // Setting a property first takes the node's lock, so that what WHERE reads can't change before it is written. A retry after
+        // a lost answer finds itself the holder, and draws one more tag.
+        let take = Statement::new(format!(
+            "MERGE (l:{LEASE} {{id: $id}})\nSET l.asked_at = $now\nWITH l\n\
+             WHERE l.holder IS NULL OR l.holder = $holder OR l.expires_at < $now\n\
+             SET l.holder = $holder, l.number = coalesce(l.number, 0) + 1, l.expires_at = $now + $seconds,\n    \
+             l.tag = CASE WHEN coalesce(l.tag, 0) < $now THEN $now ELSE l.tag + 1 END\n\
+             RETURN l.number AS number, l.tag AS tag"
+        ))
+        .with("id", SYNC)
+        .with("holder", holder)
+        .with("now", now)
+        .with("seconds", LEASE_SECONDS);
+        let answer = store.write(vec![take]).await?;
+        let got =
+            |column| answer.first().and_then(|rows| rows.get(0, column)).and_then(serde_json::Value::as_i64);
+        if let (Some(number), Some(tag)) = (got("number"), got("tag")) {
+            return Ok(Self { holder: holder.to_owned(), number, tag });
+        }
+        let who = Statement::new(format!(
+            "MATCH (l:{LEASE} {{id: $id}})\nRETURN l.holder AS holder, l.expires_at AS expires_at"
+        ))
+        .with("id", SYNC);
+        let rows = store.read(who).await?;
+        Err(LeaseError::Held {
+            holder: rows.get(0, "holder").and_then(|value| value.as_str()).unwrap_or("unknown").to_owned(),
+            expires_at: rows.get(0, "expires_at").and_then(serde_json::Value::as_i64).unwrap_or(now),
+        })
+    }
+
+    /// The first statement of each of the holder's transactions: renews the lease, or stops the transaction where it is lost.
+    pub fn guard(&self, now: i64) -> Statement {
+        Statement::new(format!(
+            "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\n\
+             SET l.expires_at = CASE WHEN l.expires_at < $until THEN $until ELSE l.expires_at END\nRETURN l.number AS number"
+        ))
+        .with("id", SYNC)
+        .with("holder", self.holder.as_str())
+        .with("number", self.number)
+        .with("until", now + LEASE_SECONDS)
+        .guarding()
+    }
+
+    /// Gives the lease back. One that was lost meanwhile is left alone.
+    pub async fn release(self, store: &dyn Store) -> Result<(), StoreError> {
+        let release = Statement::new(format!(
+            "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\nSET l.holder = null, l.expires_at = null"
+        ))
+        .with("id", SYNC)
+        .with("holder", self.holder)
+        .with("number", self.number);
+        store.write(vec![release]).await.map(drop)
+    }
+}

@@ -1,0 +1,38 @@
+// The labels that a sync fills, its run records and its lease.
+// Neo4j Community has uniqueness constraints, but none that demand a property: `pvegraph doctor` looks at those.
+CREATE CONSTRAINT proxmox_cluster_key IF NOT EXISTS FOR (n:ProxmoxCluster) REQUIRE n.cluster_id IS UNIQUE;
+CREATE INDEX proxmox_cluster_id IF NOT EXISTS FOR (n:ProxmoxCluster) ON (n.id);
+CREATE INDEX proxmox_cluster_name IF NOT EXISTS FOR (n:ProxmoxCluster) ON (n.name);
+CREATE INDEX proxmox_cluster_lastupdated IF NOT EXISTS FOR (n:ProxmoxCluster) ON (n.lastupdated);
+CREATE CONSTRAINT proxmox_node_key IF NOT EXISTS FOR (n:ProxmoxNode) REQUIRE (n.cluster_id, n.name) IS UNIQUE;
+CREATE INDEX proxmox_node_id IF NOT EXISTS FOR (n:ProxmoxNode) ON (n.id);
+CREATE INDEX proxmox_node_name IF NOT EXISTS FOR (n:ProxmoxNode) ON (n.name);
+CREATE INDEX proxmox_node_lastupdated IF NOT EXISTS FOR (n:ProxmoxNode) ON (n.lastupdated);
+CREATE INDEX proxmox_node_cluster_id IF NOT EXISTS FOR (n:ProxmoxNode) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_storage_key IF NOT EXISTS FOR (n:ProxmoxStorage) REQUIRE (n.cluster_id, n.name) IS UNIQUE;
+CREATE INDEX proxmox_storage_id IF NOT EXISTS FOR (n:ProxmoxStorage) ON (n.id);
+CREATE INDEX proxmox_storage_name IF NOT EXISTS FOR (n:ProxmoxStorage) ON (n.name);
+CREATE INDEX proxmox_storage_lastupdated IF NOT EXISTS FOR (n:ProxmoxStorage) ON (n.lastupdated);
+CREATE INDEX proxmox_storage_cluster_id IF NOT EXISTS FOR (n:ProxmoxStorage) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_vm_key IF NOT EXISTS FOR (n:ProxmoxVM) REQUIRE (n.cluster_id, n.vmid) IS UNIQUE;
+CREATE INDEX proxmox_vm_id IF NOT EXISTS FOR (n:ProxmoxVM) ON (n.id);
+CREATE INDEX proxmox_vm_name IF NOT EXISTS FOR (n:ProxmoxVM) ON (n.name);
+CREATE INDEX proxmox_vm_vmid IF NOT EXISTS FOR (n:ProxmoxVM) ON (n.vmid);
+CREATE INDEX proxmox_vm_lastupdated IF NOT EXISTS FOR (n:ProxmoxVM) ON (n.lastupdated);
+CREATE INDEX proxmox_vm_cluster_id IF NOT EXISTS FOR (n:ProxmoxVM) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_disk_key IF NOT EXISTS FOR (n:ProxmoxDisk) REQUIRE (n.cluster_id, n.vmid, n.disk_id) IS UNIQUE;
+CREATE INDEX proxmox_disk_id IF NOT EXISTS FOR (n:ProxmoxDisk) ON (n.id);
+CREATE INDEX proxmox_disk_lastupdated IF NOT EXISTS FOR (n:ProxmoxDisk) ON (n.lastupdated);
+CREATE INDEX proxmox_disk_cluster_id IF NOT EXISTS FOR (n:ProxmoxDisk) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_network_interface_key IF NOT EXISTS FOR (n:ProxmoxNetworkInterface) REQUIRE (n.cluster_id, n.vmid, n.net_id) IS UNIQUE;
+CREATE INDEX proxmox_network_interface_id IF NOT EXISTS FOR (n:ProxmoxNetworkInterface) ON (n.id);
+CREATE INDEX proxmox_network_interface_mac_address IF NOT EXISTS FOR (n:ProxmoxNetworkInterface) ON (n.mac_address);
+CREATE INDEX proxmox_network_interface_lastupdated IF NOT EXISTS FOR (n:ProxmoxNetworkInterface) ON (n.lastupdated);
+CREATE INDEX proxmox_network_interface_cluster_id IF NOT EXISTS FOR (n:ProxmoxNetworkInterface) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_backup_job_key IF NOT EXISTS FOR (n:ProxmoxBackupJob) REQUIRE (n.cluster_id, n.job_id) IS UNIQUE;
+CREATE INDEX proxmox_backup_job_id IF NOT EXISTS FOR (n:ProxmoxBackupJob) ON (n.id);
+CREATE INDEX proxmox_backup_job_lastupdated IF NOT EXISTS FOR (n:ProxmoxBackupJob) ON (n.lastupdated);
+CREATE INDEX proxmox_backup_job_cluster_id IF NOT EXISTS FOR (n:ProxmoxBackupJob) ON (n.cluster_id);
+CREATE CONSTRAINT proxmox_sync_run_key IF NOT EXISTS FOR (n:ProxmoxSyncRun) REQUIRE n.id IS UNIQUE;
+CREATE INDEX proxmox_sync_run_cluster_id IF NOT EXISTS FOR (n:ProxmoxSyncRun) ON (n.cluster_id);
+CREATE CONSTRAINT pvegraph_lease_key IF NOT EXISTS FOR (n:PvegraphLease) REQUIRE n.id IS UNIQUE;
