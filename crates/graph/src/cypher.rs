@@ -57,10 +57,18 @@ impl Writer<'_> {
 
     /// Creates or updates nodes. `firstseen` is set once; what was kept as stale is fresh again.
     pub fn upsert<T>(&self, label: &Label<T>, rows: Vec<NodeRow>) -> Statement {
-        let node = pattern(self.dialect, "n", label.name, label.key, "row");
-        let on_create = match self.dialect {
-            Dialect::Neo4j => "n.firstseen = $tag",
-            Dialect::Embedded => "n.firstseen = $tag, n.cluster_id = $cluster_id",
+        let (node, on_create) = match self.dialect {
+            Dialect::Neo4j => {
+                (pattern(self.dialect, "n", label.name, label.key, "row"), "n.firstseen = $tag")
+            }
+            // The engine checks the key's constraint quickly only where MERGE names the key's columns too. And it invents a name
+            // for a node without one, until that is set to null.
+            Dialect::Embedded => {
+                let columns: String =
+                    label.key.iter().map(|name| format!(", {name}: row.set.{name}")).collect();
+                let node = format!("(n:{} {{id: row.joined, cluster_id: $cluster_id{columns}}})", label.name);
+                (node, "n.firstseen = $tag, n.name = null")
+            }
         };
         let text = format!(
             "UNWIND $rows AS row\nMERGE {node}\nON CREATE SET {on_create}\n\
@@ -214,9 +222,13 @@ mod tests {
         let embedded = writer(&cluster, Dialect::Embedded);
         assert_eq!(
             embedded.upsert(&labels::CLUSTER, vec![]).text,
-            "UNWIND $rows AS row\nMERGE (n:ProxmoxCluster {id: row.joined})\n\
-             ON CREATE SET n.firstseen = $tag, n.cluster_id = $cluster_id\n\
+            "UNWIND $rows AS row\nMERGE (n:ProxmoxCluster {id: row.joined, cluster_id: $cluster_id})\n\
+             ON CREATE SET n.firstseen = $tag, n.name = null\n\
              SET n += row.set, n.lastupdated = $tag, n.stale_since = null"
+        );
+        assert_eq!(
+            embedded.upsert(&labels::DISK, vec![]).text.lines().nth(1).unwrap(),
+            "MERGE (n:ProxmoxDisk {id: row.joined, cluster_id: $cluster_id, vmid: row.set.vmid, disk_id: row.set.disk_id})"
         );
     }
 

@@ -1,11 +1,14 @@
 //! The lease: at most one sync writes to a graph at a time.
 //!
 //! It is a node with a holder, a number that grows with each take-over (the fencing number) and an expiry. The run's tag is
-//! drawn under it, so that two runs never share one. Every transaction of the holder carries [`Lease::guard`] first: a
-//! holder that lost its lease writes nothing more, because the guard and the write are one transaction.
+//! drawn under it, so that two runs never share one. Every transaction of the holder carries [`Lease::guard`]: a holder
+//! that lost its lease writes nothing more, because the guard and the write are one transaction.
 //!
 //! # Assumptions
 //! Clocks of hosts that sync into one graph differ by less than [`LEASE_SECONDS`].
+
+use std::convert::Infallible;
+use std::time::Duration;
 
 use crate::labels::LEASE;
 use crate::store::{Statement, Store, StoreError};
@@ -16,6 +19,19 @@ pub const LEASE_SECONDS: i64 = 120;
 
 /// The lease of syncs; one for each graph.
 const SYNC: &str = "sync";
+
+/// A third of the lease's length: two renewals may be lost.
+const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 3);
+
+/// Who wants the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// What others read who find the lease taken: host and process. Unique to this process.
+    pub name: String,
+    /// The identity of a local lock that this process holds for as long as it lives. Where a lease is still held under the same
+    /// lock, its holder must be dead, and the lease need not be waited for.
+    pub lock: Option<String>,
+}
 
 /// A lease that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,26 +63,31 @@ fn at(epoch_seconds: i64) -> String {
 }
 
 impl Lease {
-    /// Takes the lease and draws the run's tag. `holder` names this process to others: host, process id and something random.
-    pub async fn take(store: &dyn Store, holder: &str, now: i64) -> Result<Self, LeaseError> {
+    /// Takes the lease and draws the run's tag. `now` is in epoch seconds.
+    ///
+    /// # Errors
+    /// Somebody else has it, or the store failed.
+    pub async fn take(store: &dyn Store, holder: &Holder, now: i64) -> Result<Self, LeaseError> {
+        let Holder { name, lock } = holder;
         // Setting a property first takes the node's lock, so that what WHERE reads can't change before it is written. A retry after
         // a lost answer finds itself the holder, and draws one more tag.
         let take = Statement::new(format!(
             "MERGE (l:{LEASE} {{id: $id}})\nSET l.asked_at = $now\nWITH l\n\
-             WHERE l.holder IS NULL OR l.holder = $holder OR l.expires_at < $now\n\
-             SET l.holder = $holder, l.number = coalesce(l.number, 0) + 1, l.expires_at = $now + $seconds,\n    \
+             WHERE l.holder IS NULL OR l.holder = $holder OR l.expires_at < $now OR l.lock = $lock\n\
+             SET l.holder = $holder, l.lock = $lock, l.number = coalesce(l.number, 0) + 1, l.expires_at = $now + $seconds,\n    \
              l.tag = CASE WHEN coalesce(l.tag, 0) < $now THEN $now ELSE l.tag + 1 END\n\
              RETURN l.number AS number, l.tag AS tag"
         ))
         .with("id", SYNC)
-        .with("holder", holder)
+        .with("holder", name.as_str())
+        .with("lock", lock.as_deref().map_or(serde_json::Value::Null, Into::into))
         .with("now", now)
         .with("seconds", LEASE_SECONDS);
         let answer = store.write(vec![take]).await?;
         let got =
             |column| answer.first().and_then(|rows| rows.get(0, column)).and_then(serde_json::Value::as_i64);
         if let (Some(number), Some(tag)) = (got("number"), got("tag")) {
-            return Ok(Self { holder: holder.to_owned(), number, tag });
+            return Ok(Self { holder: name.clone(), number, tag });
         }
         let who = Statement::new(format!(
             "MATCH (l:{LEASE} {{id: $id}})\nRETURN l.holder AS holder, l.expires_at AS expires_at"
@@ -79,7 +100,8 @@ impl Lease {
         })
     }
 
-    /// The first statement of each of the holder's transactions: renews the lease, or stops the transaction where it is lost.
+    /// The last statement of each of the holder's transactions: renews the lease, or stops the transaction where it is lost. Last,
+    /// because it locks the lease's node until the commit, and parallel writers would queue there.
     pub fn guard(&self, now: i64) -> Statement {
         Statement::new(format!(
             "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\n\
@@ -92,10 +114,21 @@ impl Lease {
         .guarding()
     }
 
+    /// Renews the lease for as long as this is polled: beside work that may go longer without a transaction of its own. Each
+    /// transaction asks for the lease itself, so that a failure here is no more than noted. `clock` tells epoch seconds.
+    pub async fn keep(&self, store: &dyn Store, clock: impl Fn() -> i64) -> Infallible {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if let Err(error) = store.write(vec![self.guard(clock())]).await {
+                tracing::warn!(%error, "the sync lease could not be renewed");
+            }
+        }
+    }
+
     /// Gives the lease back. One that was lost meanwhile is left alone.
     pub async fn release(self, store: &dyn Store) -> Result<(), StoreError> {
         let release = Statement::new(format!(
-            "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\nSET l.holder = null, l.expires_at = null"
+            "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\nSET l.holder = null, l.lock = null, l.expires_at = null"
         ))
         .with("id", SYNC)
         .with("holder", self.holder)

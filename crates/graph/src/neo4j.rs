@@ -21,7 +21,7 @@ use neo4rs::{ConfigBuilder, Graph, Query, Row, Txn};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::errors::Failure;
@@ -54,15 +54,15 @@ const BOLT_PORT: u16 = 7687;
 pub struct StoreTimeouts {
     /// For a connection with its handshakes and log-in.
     pub connect: Duration,
-    /// For each statement with its rows, and for each commit.
+    /// For a transaction: its statements with their rows, and the commit.
     pub statement: Duration,
 }
 
 impl Default for StoreTimeouts {
-    /// 10 s to connect, which is long for a network and short for a person; 300 s for a statement, because the largest
-    /// batches and sweeps take seconds, and one that takes minutes is lost.
+    /// 10 s to connect, which is long for a network and short for a person; 100 s for a transaction, because the largest
+    /// batches and sweeps take seconds, and because a sync's lease outlasts it (120 s).
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), statement: Duration::from_secs(300) }
+        Self { connect: Duration::from_secs(10), statement: Duration::from_secs(100) }
     }
 }
 
@@ -241,10 +241,11 @@ impl Neo4jStore {
             },
             Err(_) => return Err(self.timed_out("connect", connect)),
         };
+        let deadline = Instant::now() + limit;
         let mut answers = Vec::with_capacity(statements.len());
         for (statement, query) in statements.iter().zip(queries) {
             let run = run(&mut txn, &statement.text, query);
-            let failure = match timeout(limit, run).await {
+            let failure = match timeout_at(deadline, run).await {
                 Ok(Ok(rows)) if statement.guard && rows.rows.is_empty() => {
                     StoreError::Guard { target: self.target.clone() }.into()
                 }
@@ -260,7 +261,7 @@ impl Neo4jStore {
             open.open = timeout(connect, txn.rollback()).await.is_err();
             return Err(failure);
         }
-        match timeout(limit, txn.commit()).await {
+        match timeout_at(deadline, txn.commit()).await {
             Ok(committed) => {
                 open.open = false;
                 committed.map(|_| answers).map_err(|error| self.failure(error, statements))

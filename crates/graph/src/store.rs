@@ -223,6 +223,11 @@ impl StoreError {
         matches!(self, Self::Auth { .. })
     }
 
+    /// A guard of the transaction no longer held: this process lost its lease.
+    pub fn is_lease_lost(&self) -> bool {
+        matches!(self, Self::Guard { .. })
+    }
+
     /// Another process holds the store.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. })

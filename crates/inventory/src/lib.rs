@@ -1,4 +1,5 @@
 //! The nouns of an estate: identities, model, builder; pure, without I/O.
+pub mod build;
 pub mod model;
 pub mod scope;
 pub use model::*;

@@ -1,0 +1,157 @@
+//! `pvegraph migrate`: the graph's schema, step by step.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use pvegraph_graph::labels;
+use pvegraph_graph::lease::Lease;
+use pvegraph_graph::migrate::{MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations};
+use pvegraph_graph::{Rows, Store};
+use pvegraph_sync::load::now;
+use pvegraph_sync::run::RunError;
+use serde_json::json;
+
+use super::Global;
+use crate::connect::{self, Access, HostLock};
+use crate::exit::{Exit, Failure};
+use crate::render::Report;
+
+/// What can be done with migrations.
+#[derive(Debug, Subcommand)]
+pub enum MigrateCommand {
+    /// Apply what is pending
+    Up(Up),
+    /// Take back what is newer than a version; 0 takes back everything
+    Down(Down),
+    /// Show which migrations are applied
+    Status,
+}
+
+/// Options of `migrate up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Up to and with this version
+    #[arg(long, value_name = "VERSION")]
+    to: Option<u32>,
+
+    /// Where the graph is written to before data changes
+    #[arg(long, value_name = "DIRECTORY")]
+    backup_dir: Option<PathBuf>,
+}
+
+/// Options of `migrate down`.
+#[derive(Debug, Args)]
+pub struct Down {
+    /// Keep up to and with this version
+    #[arg(long, value_name = "VERSION")]
+    to: u32,
+
+    /// Where the graph is written to before data changes
+    #[arg(long, value_name = "DIRECTORY")]
+    backup_dir: Option<PathBuf>,
+}
+
+fn options(backup_dir: Option<PathBuf>) -> MigrateOptions {
+    MigrateOptions { backup_dir, key_of: labels::key_of }
+}
+
+impl MigrateCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The store can't be used, a sync is under way, or a migration fails.
+    pub fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let settings = global.settings()?;
+        let migrations = Migrations::embedded()?;
+        connect::block_on(async {
+            if let Self::Status = self {
+                let store = connect::store(&settings, Access::Read).await?;
+                global.print(&status(&migrations.status(&*store).await?))?;
+                return Ok(Exit::Success);
+            }
+            let lock = HostLock::take(&settings)?;
+            let store = connect::store(&settings, Access::Write).await?;
+            let lease = Lease::take(&*store, &lock.holder(), now()).await.map_err(RunError::from)?;
+            let work = async {
+                match self {
+                    Self::Up(Up { to, backup_dir }) => migrations.up(&*store, to, &options(backup_dir)).await,
+                    Self::Down(Down { to, backup_dir }) => migrations.down(&*store, to, &options(backup_dir)).await,
+                    Self::Status => Ok(MigrateOutcome::default()),
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = work => outcome,
+                never = lease.keep(&*store, now) => match never {},
+            };
+            lease.release(&*store).await?;
+            let outcome = outcome?;
+            store.checkpoint().await?;
+            if let Some(backup) = &outcome.recovered {
+                tracing::warn!("an interrupted migration was undone first, from {}", backup.display());
+            }
+            global.print(&ran(&outcome))?;
+            Ok(Exit::Success)
+        })
+    }
+}
+
+fn status(list: &[MigrationStatus]) -> Report {
+    let columns = ["version", "name", "state", "applied_at"].map(str::to_owned).to_vec();
+    let row = |one: &MigrationStatus| {
+        let at = one.applied_at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        vec![json!(one.version), json!(one.name), json!(one.state), json!(at.map(|at| at.to_string()))]
+    };
+    Report::new(Rows { columns, rows: list.iter().map(row).collect() })
+}
+
+fn ran(outcome: &MigrateOutcome) -> Report {
+    let columns = ["version", "name", "backup"].map(str::to_owned).to_vec();
+    let rows = outcome.ran.iter().map(|one| vec![json!(one.version), json!(one.name), json!(one.backup)]).collect();
+    Report::new(Rows { columns, rows })
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        let exit = match &error {
+            MigrateError::Store(error) if error.is_auth() => Exit::Auth,
+            MigrateError::NoSuch { .. } => Exit::Config,
+            _ => Exit::Store,
+        };
+        Self::new(exit, error)
+    }
+}
+
+/// Refuses a graph whose migrations are not those of this program. A graph that has none yet gets them all, if it may be
+/// written to: a first sync needs no other command before it.
+///
+/// # Errors
+/// Some are pending, edited, unknown or interrupted.
+pub async fn ensure_migrated(store: &dyn Store, may_write: bool) -> Result<(), Failure> {
+    let migrations = Migrations::embedded()?;
+    let list = migrations.status(store).await?;
+    let of = |state| list.iter().filter(move |one| one.state == state);
+    if list.iter().all(|one| one.state == MigrationState::Pending) {
+        if may_write {
+            tracing::info!("the graph has no schema yet: applying {} migrations", list.len());
+            migrations.up(store, None, &options(None)).await?;
+        }
+        return Ok(());
+    }
+    let name = |one: &MigrationStatus| format!("{:04}_{}", one.version, one.name);
+    let refuse = |one: &MigrationStatus, mend: &str| {
+        Err(Failure::new(Exit::Store, format!("migration {} {mend}", name(one))))
+    };
+    if let Some(one) = of(MigrationState::Edited).next() {
+        return refuse(one, "was changed after it was applied: use the program that applied it, or restore its files");
+    }
+    if let Some(one) = of(MigrationState::Unknown).next() {
+        return refuse(one, "was applied by a newer pvegraph: use that one");
+    }
+    if let Some(one) = of(MigrationState::Interrupted).next() {
+        return refuse(one, "was interrupted: run `pvegraph migrate up`, which first restores what was before");
+    }
+    if let Some(one) = of(MigrationState::Pending).next() {
+        return refuse(one, "is pending: run `pvegraph migrate up`");
+    }
+    Ok(())
+}

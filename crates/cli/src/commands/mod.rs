@@ -1,0 +1,126 @@
+//! The commands: one file each, and one enum that names them.
+
+pub mod config_show;
+pub mod migrate;
+pub mod query;
+pub mod report;
+pub mod sync;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, Settings};
+use crate::exit::{self, Exit, Failure};
+use crate::logging::{LogFormat, Verbosity};
+use crate::render::{Output, Report};
+
+const EXAMPLES: &str = "\
+Examples:
+  pvegraph --config rig.toml config show --origin
+  PVEGRAPH__STORE__URI=bolt://127.0.0.1:7687 pvegraph config show -o json";
+
+/// Keeps a graph of Proxmox VE estates in Neo4j up to date, and answers questions from it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pvegraph",
+    version,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP),
+    max_term_width = 100,
+    propagate_version = false
+)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Configuration file [default: $PVEGRAPH_CONFIG, ./pvegraph.toml or /etc/pvegraph/pvegraph.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Graph store, bolt://HOST:PORT, neo4j://HOST:PORT or embedded:PATH; overrides `uri` in [store]
+    #[arg(long, global = true, value_name = "URI")]
+    pub store: Option<String>,
+
+    /// Form of the rows on standard output
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+
+    /// Log errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Form of the logs on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub log_format: LogFormat,
+}
+
+impl Global {
+    /// How much to log.
+    pub fn verbosity(&self) -> Verbosity {
+        Verbosity { verbose: self.verbose, quiet: self.quiet }
+    }
+
+    /// The effective configuration.
+    ///
+    /// # Errors
+    /// It can't be read or is not valid.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        Settings::load(self.config.as_deref(), self.store.as_deref())
+    }
+
+    /// Prints rows in the form that was asked for.
+    ///
+    /// # Errors
+    /// Standard output can't be written to.
+    pub fn print(&self, report: &Report) -> Result<(), Failure> {
+        Ok(report.print(self.output)?)
+    }
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Crawl the clusters and bring the graph up to date
+    Sync(sync::Sync),
+    /// Run a Cypher statement, read-only
+    Query(query::Query),
+    /// List and run the canned reports
+    #[command(subcommand)]
+    Report(report::ReportCommand),
+    /// Apply and take back the graph's schema
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config_show::ConfigCommand),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What ends it, with the exit code.
+    pub fn run(self, global: &Global) -> Result<Exit, Failure> {
+        match self {
+            Self::Sync(command) => command.run(global),
+            Self::Query(command) => command.run(global),
+            Self::Report(command) => command.run(global),
+            Self::Migrate(command) => command.run(global),
+            Self::Config(command) => command.run(global),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `pvegraph`: keeps a graph of Proxmox VE estates in Neo4j up to date, and answers questions from it.
+//!
+//! This file parses, dispatches and maps the end to an exit code. Each command is a file in `commands`.
+#![allow(dead_code, reason = "settings, exit codes and secrets that no command of this build reads")]
+
+mod commands;
+mod config;
+mod connect;
+mod exit;
+mod logging;
+mod render;
+mod secret;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Cli;
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    // Two crates of the tree speak TLS; the process has one provider for both. Only a second call fails.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let logging = logging::init(global.verbosity(), global.log_format);
+    let ended =
+        logging.map_err(|error| Failure::new(Exit::Config, error)).and_then(|()| command.run(&global));
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit().into()
+        }
+    }
+}

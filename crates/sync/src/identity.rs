@@ -1,0 +1,127 @@
+//! Which cluster it is: its name, and the proof that it is the one that the graph knows by that name.
+
+use pve_client::answers::ClusterStatusRow;
+use pve_client::{ApiError, PveClient};
+use pvegraph_inventory::{Cluster, ClusterId, Node, NodeStatus, build};
+
+/// The certificate of a cluster's own authority, as PVE names it.
+const AUTHORITY: &str = "pve-root-ca.pem";
+
+/// Why a cluster is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It may not be asked for its name, and none is configured.
+    #[error(
+        "the cluster behind {endpoint} does not tell its name, so that it can't be told from another: set `name` under its \
+         [[clusters]], or let the token read it (pveum acl modify / --tokens 'USER@REALM!TOKEN' --roles PVEAuditor)"
+    )]
+    Unnamed {
+        /// Where it is.
+        endpoint: String,
+        /// Its refusal.
+        #[source]
+        source: Box<ApiError>,
+    },
+    /// It answers, but names neither itself nor a node.
+    #[error("the cluster {} names neither itself nor a node: set `name` under its [[clusters]]", name.as_deref().unwrap_or("(unnamed)"))]
+    Unknown {
+        /// Its configured name.
+        name: Option<String>,
+    },
+    /// Its own name can't be an identifier.
+    #[error("set `name` under its [[clusters]]")]
+    BadName(#[from] pvegraph_inventory::InvalidClusterId),
+    /// The graph knows another cluster by that name.
+    #[error(
+        "the graph knows another cluster as {id:?}: its certificate authority was {known} and is {found} now. Give this one a `name` \
+         of its own under its [[clusters]]; if it is the same cluster with a new authority, run once with \
+         --accept-new-authority {id}"
+    )]
+    Another {
+        /// The identifier.
+        id: ClusterId,
+        /// SHA-256 of the authority in the graph.
+        known: String,
+        /// SHA-256 of the authority that was found.
+        found: String,
+    },
+    /// Two configured clusters are the same one, or have the same name.
+    #[error("two of the configured clusters are {id:?}: give one of them another `name`, or list their endpoints under one [[clusters]]")]
+    Twice {
+        /// The identifier.
+        id: ClusterId,
+    },
+}
+
+impl IdentityError {
+    pub(crate) fn unnamed(endpoint: &str, source: ApiError) -> Self {
+        Self::Unnamed { endpoint: endpoint.to_owned(), source: Box::new(source) }
+    }
+
+    /// The token lacks a right.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Unnamed { source, .. } if source.is_forbidden())
+    }
+}
+
+/// The cluster's own name, or one made from a standalone node's.
+pub(crate) fn named_by(rows: &[ClusterStatusRow]) -> Result<ClusterId, IdentityError> {
+    if let Some(row) = build::cluster_row(rows) {
+        return Ok(row.name.parse()?);
+    }
+    let node = build::members(rows).next().ok_or(IdentityError::Unknown { name: None })?;
+    Ok(format!("standalone-{}", node.name).parse()?)
+}
+
+/// The fingerprint of the cluster's own certificate authority, from the first node that says. Every user may ask.
+pub(crate) async fn own_authority(client: &PveClient, nodes: &[Node]) -> Option<String> {
+    for node in nodes.iter().filter(|node| node.status != NodeStatus::Offline) {
+        match client.certificates(&node.name).await {
+            Ok(read) => {
+                let authority = read.value.into_iter().find(|certificate| certificate.filename == AUTHORITY);
+                return authority.and_then(|certificate| certificate.fingerprint);
+            }
+            Err(error) => {
+                tracing::debug!(node = node.name, %error, "no certificates");
+            }
+        }
+    }
+    None
+}
+
+/// Refuses a cluster that is another one than the graph knows by its identifier. What either side does not know proves nothing.
+pub fn check(cluster: &Cluster, known: Option<&str>) -> Result<(), IdentityError> {
+    match (known, &cluster.ca_fingerprint) {
+        (Some(known), Some(found)) if known != found => Err(IdentityError::Another {
+            id: cluster.id.clone(),
+            known: known.to_owned(),
+            found: found.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(authority: Option<&str>) -> Cluster {
+        Cluster {
+            id: "rig".parse().unwrap(),
+            name: "rig".into(),
+            version: None,
+            quorate: None,
+            nodes_online: 1,
+            ca_fingerprint: authority.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn only_two_different_authorities_are_two_clusters() {
+        assert!(check(&cluster(Some("A")), Some("A")).is_ok());
+        assert!(check(&cluster(Some("A")), None).is_ok());
+        assert!(check(&cluster(None), Some("A")).is_ok());
+        let error = check(&cluster(Some("B")), Some("A")).unwrap_err().to_string();
+        assert!(error.contains("--accept-new-authority rig"), "{error}");
+    }
+}

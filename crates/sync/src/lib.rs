@@ -1,0 +1,7 @@
+//! One run: crawl → load → sweep → record, with completeness per scope.
+pub mod crawl;
+pub mod diff;
+pub mod identity;
+pub mod load;
+pub mod run;
+pub mod sweep;
