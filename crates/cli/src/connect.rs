@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pve_client::{Auth, CaSource, ClientConfig, Concurrency, PveClient, Timeouts};
 use pvegraph_graph::lease::Holder;
 use pvegraph_graph::neo4j::{Neo4jConfig, Neo4jStore, StoreTimeouts, require_supported};
-use pvegraph_graph::{Store, StoreError};
+use pvegraph_graph::Store;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -75,7 +75,7 @@ async fn embedded(path: PathBuf, access: Access) -> Result<Box<dyn Store>, Failu
 async fn embedded(path: PathBuf, _: Access) -> Result<Box<dyn Store>, Failure> {
     let reason = "this program was built without the embedded store (feature `embedded`)".to_owned();
     let target = format!("{}{}", crate::config::EMBEDDED, path.display());
-    Err(StoreError::Unusable { target, reason }.into())
+    Err(pvegraph_graph::StoreError::Unusable { target, reason }.into())
 }
 
 /// The client of one cluster. Nothing is sent yet.

@@ -110,7 +110,7 @@ const STORE: &[Key] = &[
     key("database", Kind::Text),
     with_default("max_connections", Kind::Whole(1, 1_000), "8"),
     with_default("connect_timeout", Kind::Duration, "10s"),
-    with_default("request_timeout", Kind::Duration, "2m"),
+    with_default("request_timeout", Kind::Duration, "100s"),
 ];
 
 const CLUSTER: &[Key] = &[

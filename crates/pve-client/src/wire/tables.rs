@@ -1,0 +1,117 @@
+//! The tables of which the types of answers are made.
+
+/// Makes the type of an answer of a table of its keys: the struct, its reader and its writer.
+///
+/// `required` keys make the entry unreadable if they are absent or odd; `optional` ones become `None`; `slots` are
+/// numbered keys.
+macro_rules! answer {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $(required { $($(#[$rm:meta])* $r:ident : $rt:ty = $rk:literal,)* })?
+            $(optional { $($(#[$om:meta])* $o:ident : $ot:ty = $ok:literal,)* })?
+            $(slots { $($(#[$sm:meta])* $s:ident : $st:ty => $sv:ty,)* })?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $($($(#[$rm])* pub $r: $rt,)*)?
+            $($($(#[$om])* pub $o: Option<$ot>,)*)?
+            $($($(#[$sm])* pub $s: std::collections::BTreeMap<$st, $sv>,)*)?
+        }
+
+        impl $crate::wire::Object for $name {
+            fn knows(key: &str) -> bool {
+                false $($(|| key == $rk)*)? $($(|| key == $ok)*)? $($(|| key.parse::<$st>().is_ok())*)?
+            }
+
+            fn read_object(
+                object: &serde_json::Map<String, serde_json::Value>,
+                reader: &mut $crate::wire::Reader,
+            ) -> Result<Self, $crate::wire::Mismatch> {
+                Ok(Self {
+                    $($($r: reader.required(object, $rk)?,)*)?
+                    $($($o: reader.optional(object, $ok),)*)?
+                    $($($s: reader.slots(object),)*)?
+                })
+            }
+
+            fn write_object(&self) -> serde_json::Map<String, serde_json::Value> {
+                let mut object = serde_json::Map::new();
+                $($(object.insert($rk.to_owned(), $crate::wire::Wire::write(&self.$r));)*)?
+                $($(
+                    if let Some(value) = &self.$o {
+                        object.insert($ok.to_owned(), $crate::wire::Wire::write(value));
+                    }
+                )*)?
+                $($(
+                    for (slot, value) in &self.$s {
+                        object.insert(slot.to_string(), $crate::wire::Wire::write(value));
+                    }
+                )*)?
+                object
+            }
+        }
+
+        impl $crate::wire::Wire for $name {
+            fn read(
+                value: &serde_json::Value,
+                reader: &mut $crate::wire::Reader,
+            ) -> Result<Self, $crate::wire::Mismatch> {
+                $crate::wire::read_whole(value, reader)
+            }
+
+            fn write(&self) -> serde_json::Value {
+                serde_json::Value::Object($crate::wire::Object::write_object(self))
+            }
+        }
+    };
+}
+
+/// Makes an enum of the rows of a list whose key `type` tells what they are. A type that this version does not know is
+/// kept as it came.
+macro_rules! rows_by_type {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident { $($(#[$vm:meta])* $v:ident($vt:ty) = $tag:literal,)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum $name {
+            $($(#[$vm])* $v($vt),)*
+            /// A row of a type that this version does not know, as it came.
+            Other(serde_json::Map<String, serde_json::Value>),
+        }
+
+        impl $crate::wire::Wire for $name {
+            fn read(
+                value: &serde_json::Value,
+                reader: &mut $crate::wire::Reader,
+            ) -> Result<Self, $crate::wire::Mismatch> {
+                let object = value.as_object().ok_or_else(|| $crate::wire::Mismatch::new("an object"))?;
+                let kind: String = reader.required(object, "type")?;
+                match kind.as_str() {
+                    $($tag => {
+                        let row = <$vt as $crate::wire::Object>::read_object(object, reader)?;
+                        let knows = |key: &str| key == "type" || <$vt as $crate::wire::Object>::knows(key);
+                        reader.note_unread(object, knows);
+                        Ok(Self::$v(row))
+                    })*
+                    _ => Ok(Self::Other(object.clone())),
+                }
+            }
+
+            fn write(&self) -> serde_json::Value {
+                let (kind, mut object) = match self {
+                    $(Self::$v(row) => ($tag, $crate::wire::Object::write_object(row)),)*
+                    Self::Other(object) => return serde_json::Value::Object(object.clone()),
+                };
+                object.insert("type".to_owned(), serde_json::Value::from(kind));
+                serde_json::Value::Object(object)
+            }
+        }
+    };
+}
+
+pub(crate) use {answer, rows_by_type};

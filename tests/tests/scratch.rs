@@ -1,0 +1,3 @@
+//! Scratch.
+#[path = "../e2e/testkit_selftest.rs"]
+mod testkit_selftest;
