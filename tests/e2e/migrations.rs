@@ -1,4 +1,5 @@
 //! Migrations, dump and restore. Every test runs on a Neo4j and on the embedded store.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may fail as tests do
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,7 +86,8 @@ async fn estate(store: &dyn Store) {
             "ProxmoxSyncRun" => String::new(),
             _ => format!(", cluster_id: row.cluster_id, {key}: row.{key}"),
         };
-        Statement::new(format!("UNWIND $rows AS row MERGE (n:{label} {{id: row.id{key}}}) SET n += row")).with("rows", rows)
+        Statement::new(format!("UNWIND $rows AS row MERGE (n:{label} {{id: row.id{key}}}) SET n += row"))
+            .with("rows", rows)
     };
     store
         .write(vec![create("ProxmoxNode", nodes), create("ProxmoxVM", guests), create("ProxmoxSyncRun", run)])
@@ -93,7 +95,11 @@ async fn estate(store: &dyn Store) {
         .unwrap();
     write(store, "MATCH (n:ProxmoxNode {name: 'pve1'}) MATCH (v:ProxmoxVM {vmid: 100}) MERGE (n)-[r:HOSTS_VM]->(v) SET r.firstseen = 1, r.share = 0.1").await;
     write(store, "MATCH (n:ProxmoxNode {name: 'pve2'}) MATCH (v:ProxmoxVM {vmid: 99}) MERGE (n)-[r:HOSTS_VM]->(v) SET r.firstseen = 2").await;
-    write(store, "MATCH (v:ProxmoxVM {vmid: 99}) MATCH (w:ProxmoxVM {vmid: 100}) MERGE (v)-[:DEPENDS_ON]->(w)").await;
+    write(
+        store,
+        "MATCH (v:ProxmoxVM {vmid: 99}) MATCH (w:ProxmoxVM {vmid: 100}) MERGE (v)-[:DEPENDS_ON]->(w)",
+    )
+    .await;
     write(store, "MATCH (v:ProxmoxVM {vmid: 100}) MATCH (a:App {id: 'mine'}) MERGE (a)-[r:RUNS_ON]->(v) SET r.since = 3").await;
 }
 
@@ -141,7 +147,10 @@ async fn other_tools_relationships_survive_a_restore() {
         assert!(!String::from_utf8_lossy(&file).contains("RUNS_ON"));
         write(store, "MATCH (v:ProxmoxVM) SET v.tags = ['damaged'], v.load = null").await;
         dump::restore(store, KEY_OF, &mut Cursor::new(&file)).await.unwrap();
-        assert_eq!(value(store, "MATCH (:App)-[r:RUNS_ON]->(:ProxmoxVM {vmid: 100}) RETURN r.since").await, json!(3));
+        assert_eq!(
+            value(store, "MATCH (:App)-[r:RUNS_ON]->(:ProxmoxVM {vmid: 100}) RETURN r.since").await,
+            json!(3)
+        );
     })
     .await;
 }
@@ -231,7 +240,8 @@ async fn a_dump_s_file_is_whole_and_private() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(dump::restore_file(store, KEY_OF, &path).await.unwrap().nodes, 6);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "a temporary file is left");
-        let nowhere = dump::dump_to_file(store, KEY_OF, &directory.path().join("absent/dump")).await.unwrap_err();
+        let nowhere =
+            dump::dump_to_file(store, KEY_OF, &directory.path().join("absent/dump")).await.unwrap_err();
         assert!(matches!(nowhere, DumpError::File { .. }), "{nowhere:?}");
     })
     .await;
@@ -272,7 +282,8 @@ impl Files {
     }
 
     fn backups(&self) -> Vec<PathBuf> {
-        let mut list: Vec<PathBuf> = fs::read_dir(&self.backups).unwrap().map(|it| it.unwrap().path()).collect();
+        let mut list: Vec<PathBuf> =
+            fs::read_dir(&self.backups).unwrap().map(|it| it.unwrap().path()).collect();
         list.sort();
         list
     }
@@ -301,7 +312,8 @@ async fn schema_of(store: &dyn Store) -> Vec<SchemaObject> {
 async fn states(migrations: &Migrations, store: &dyn Store) -> Vec<(u32, MigrationState)> {
     let list = migrations.status(store).await.unwrap();
     assert!(
-        list.iter().all(|it| it.applied_at.is_none() == matches!(it.state, MigrationState::Pending | MigrationState::Interrupted)),
+        list.iter().all(|it| it.applied_at.is_none()
+            == matches!(it.state, MigrationState::Pending | MigrationState::Interrupted)),
         "{list:?}"
     );
     list.into_iter().map(|it| (it.version, it.state)).collect()
@@ -328,7 +340,10 @@ async fn up_and_down_again_is_where_it_began() {
         assert_eq!(data(store).await, before, "asking for the status wrote");
 
         let outcome = migrations.up(store, Some(1), &options).await.unwrap();
-        assert_eq!(outcome.ran.iter().map(|it| (it.version, it.backup.is_some())).collect::<Vec<_>>(), [(1, false)]);
+        assert_eq!(
+            outcome.ran.iter().map(|it| (it.version, it.backup.is_some())).collect::<Vec<_>>(),
+            [(1, false)]
+        );
         assert_eq!(states(&migrations, store).await, [(1, Applied), (2, Pending)]);
         assert_eq!(schema_of(store).await.len(), schema.len() + 1);
 
@@ -369,13 +384,16 @@ async fn a_migration_that_damages_data_is_undone() {
         on_both(|store| async move {
             let store = &*store;
             estate(store).await;
-            let files = Files::new(&[SCHEMA, ("0002_harm", &format!("// data: true\n{damage}{last}\n"), back)]);
+            let files =
+                Files::new(&[SCHEMA, ("0002_harm", &format!("// data: true\n{damage}{last}\n"), back)]);
             let (migrations, options) = (files.read(), files.options());
             migrations.up(store, Some(1), &options).await.unwrap();
             let (before, schema) = (dumped(store).await, store.schema_objects().await.unwrap());
 
             let error = migrations.up(store, None, &options).await.unwrap_err();
-            let MigrateError::Failed { version: 2, restored: Some(backup), .. } = &error else { panic!("{error:?}") };
+            let MigrateError::Failed { version: 2, restored: Some(backup), .. } = &error else {
+                panic!("{error:?}")
+            };
             assert!(error.to_string().contains(&backup.display().to_string()), "{error}");
             assert_eq!(dumped(store).await, before);
             assert_eq!(store.schema_objects().await.unwrap(), schema);
@@ -426,7 +444,10 @@ async fn an_applied_migration_that_was_edited_is_named() {
             edited.up(store, None, &files.options()).await.unwrap_err(),
             edited.down(store, 0, &files.options()).await.unwrap_err(),
         ] {
-            assert!(matches!(error, MigrateError::Edited { version: 1, .. }) && error.is_mismatch(), "{error:?}");
+            assert!(
+                matches!(error, MigrateError::Edited { version: 1, .. }) && error.is_mismatch(),
+                "{error:?}"
+            );
             assert!(error.to_string().contains("0001_keys"), "{error}");
         }
     })
@@ -446,7 +467,10 @@ async fn a_newer_program_s_migration_and_a_gap_are_refused() {
             older.up(store, None, &files.options()).await.unwrap_err(),
             older.down(store, 0, &files.options()).await.unwrap_err(),
         ] {
-            assert!(matches!(&error, MigrateError::Unknown { version: 2, name } if name == "rename"), "{error:?}");
+            assert!(
+                matches!(&error, MigrateError::Unknown { version: 2, name } if name == "rename"),
+                "{error:?}"
+            );
         }
         files.put(DATA.0, DATA.1, DATA.2);
         write(store, "MATCH (m:PvegraphMigration {id: '0001'}) DELETE m").await;

@@ -1,4 +1,5 @@
 //! The store in a real Neo4j: values, access modes, time-outs, retries.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may fail as tests do
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,6 @@ use pvegraph_graph::neo4j::{
 use pvegraph_graph::{SchemaKind, SchemaObject, Statement, Store, StoreError};
 use pvegraph_testkit::{Neo4jServer, Settings, fresh};
 use serde_json::{Value, json};
-
 
 /// Enough for a server on this machine, however busy, and short enough to wait for.
 const TIMEOUTS: StoreTimeouts =
@@ -430,7 +430,9 @@ async fn a_restart_of_the_server_is_waited_for() {
         let store = Arc::clone(&store);
         let long = vec![
             touch().remove(0),
-            Statement::new("UNWIND range(1, 3000000) AS x WITH sum(x) AS all MATCH (n:StoreTestRestart) SET n.n = 1"),
+            Statement::new(
+                "UNWIND range(1, 3000000) AS x WITH sum(x) AS all MATCH (n:StoreTestRestart) SET n.n = 1",
+            ),
         ];
         tokio::spawn(async move { store.write(long).await.map(drop) })
     };

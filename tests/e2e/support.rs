@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pve_sim::{Credential, SimServer};
 use pvegraph_testkit::Neo4jServer;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
+
+fn write_secret(path: &Path, secret: &str) {
+    fs::write(path, secret).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
 
 /// A store to test on.
 #[derive(Debug, Clone)]
@@ -92,7 +98,7 @@ impl Rig {
         let file = |what: &str| self.dir.path().join(format!("{n}.{what}"));
         let secret = credential.map_or("11111111-2222-3333-4444-555555555555", |c| c.secret.as_str());
         let id = credential.map_or("root@pam!test", |c| c.id.as_str());
-        fs::write(file("token"), secret).unwrap();
+        write_secret(&file("token"), secret);
         fs::write(file("ca.pem"), server.ca_pem()).unwrap();
         let endpoints: Vec<_> = server.urls();
         let text = &mut self.clusters;
@@ -115,7 +121,7 @@ impl Rig {
         let path = self.dir.path().join("pvegraph.toml");
         let store = match &self.graph {
             Graph::Neo4j(server) => {
-                fs::write(self.dir.path().join("neo4j.password"), &server.password).unwrap();
+                write_secret(&self.dir.path().join("neo4j.password"), &server.password);
                 format!(
                     "[store]\nuri = {:?}\nuser = {:?}\npassword_file = \"neo4j.password\"\n",
                     server.bolt_uri, server.user

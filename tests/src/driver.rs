@@ -106,7 +106,7 @@ impl Neo4jServer {
         while self.cypher(delete, batch.clone()).await[0]["deleted"].as_i64() != Some(0) {}
         for (kind, list) in [
             ("CONSTRAINT", "SHOW CONSTRAINTS YIELD name"),
-            ("INDEX", "SHOW INDEXES YIELD name, type WHERE type = 'TEXT'"),
+            ("INDEX", "SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'"),
         ] {
             for row in self.cypher(list, Value::Null).await {
                 let name = row["name"].as_str().unwrap_or_default().replace('`', "``");

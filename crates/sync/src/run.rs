@@ -391,17 +391,14 @@ async fn sweep(
         evidence.node(hosts_kept.contains_key(&text(row, 0)))
     });
 
-    let mut shares = BTreeMap::new();
-    for (label, deleted, total) in [
-        (GUEST.name, guests.delete.len(), loader.total(&GUEST).await?),
-        (DISK.name, disks.delete.len(), loader.total(&DISK).await?),
-        (NIC.name, nics.delete.len(), loader.total(&NIC).await?),
-        (BACKUP_JOB.name, jobs.delete.len(), loader.total(&BACKUP_JOB).await?),
-        (STORAGE.name, storages.delete.len(), loader.total(&STORAGE).await?),
-        (NODE.name, nodes.delete.len(), loader.total(&NODE).await?),
-    ] {
-        shares.insert(label, (deleted as u64, total));
-    }
+    let shares = [
+        (GUEST.name, guests.delete.len() as u64, loader.total(&GUEST).await?),
+        (DISK.name, disks.delete.len() as u64, loader.total(&DISK).await?),
+        (NIC.name, nics.delete.len() as u64, loader.total(&NIC).await?),
+        (BACKUP_JOB.name, jobs.delete.len() as u64, loader.total(&BACKUP_JOB).await?),
+        (STORAGE.name, storages.delete.len() as u64, loader.total(&STORAGE).await?),
+        (NODE.name, nodes.delete.len() as u64, loader.total(&NODE).await?),
+    ];
     match options.guard.check(&shares) {
         Err(blocked) => swept.blocked = Some(blocked),
         Ok(()) => {

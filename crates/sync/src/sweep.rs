@@ -1,6 +1,6 @@
 //! What to do with things that are in the graph and were not seen: a pure decision, made before anything is deleted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use pvegraph_inventory::{Collector, Completeness, GuestType, Scopes};
 
@@ -151,20 +151,30 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Refuses a sweep that takes more than its share of any label; the text says of which and how to allow it.
-    pub fn check(&self, labels: &BTreeMap<&'static str, (u64, u64)>) -> Result<(), String> {
-        for (label, (deleted, total)) in labels {
-            #[allow(clippy::cast_precision_loss)] // counts of nodes stay far below 2^52
-            let percent = *deleted as f64 * 100.0 / (*total).max(1) as f64;
-            if *total >= self.from && percent > self.max_delete_percent {
-                return Err(format!(
-                    "{deleted} of {total} {label} ({percent:.0} %) would be deleted, more than {} %: nothing was deleted; \
-                     if they are really gone, run once with --max-delete-percent 100",
-                    self.max_delete_percent
-                ));
-            }
+    /// Refuses a sweep that takes more than its share of any label (label, to be deleted, in the graph); the text says of which and
+    /// how to allow it.
+    ///
+    /// # Errors
+    /// What would be deleted, in words.
+    pub fn check(&self, labels: &[(&'static str, u64, u64)]) -> Result<(), String> {
+        let beyond: Vec<String> = labels
+            .iter()
+            .filter_map(|(label, deleted, total)| {
+                #[allow(clippy::cast_precision_loss)] // counts of nodes stay far below 2^52
+                let percent = *deleted as f64 * 100.0 / (*total).max(1) as f64;
+                (*total >= self.from && percent > self.max_delete_percent)
+                    .then(|| format!("{deleted} of {total} {label} ({percent:.0} %)"))
+            })
+            .collect();
+        if beyond.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(format!(
+            "{} would be deleted, more than {} %: nothing was deleted; if they are really gone, run once with \
+             --max-delete-percent 100",
+            beyond.join(", "),
+            self.max_delete_percent
+        ))
     }
 }
 
@@ -280,7 +290,7 @@ mod tests {
     #[test]
     fn the_guard_counts_by_label_and_leaves_small_ones_alone() {
         let guard = Guard::default();
-        let check = |deleted, total| guard.check(&BTreeMap::from([("ProxmoxVM", (deleted, total))]));
+        let check = |deleted, total| guard.check(&[("ProxmoxVM", deleted, total)]);
         assert_eq!(check(30, 100), Ok(()));
         assert!(check(31, 100).unwrap_err().contains("31 of 100 ProxmoxVM (31 %)"));
         assert_eq!(check(19, 19), Ok(()));

@@ -1,4 +1,5 @@
-//! The embedded store through its public interface only.
+//! The embedded store through its public interface only. Its crate has no test binary of its own, because the engine is most of
+//! what a binary takes to link.
 //!
 //! Tests that need another process start this very binary again with [`child`] and what to do in the
 //! environment.
