@@ -88,6 +88,11 @@ impl Failure {
         self.exit
     }
 
+    /// The error itself.
+    pub fn error(&self) -> &(dyn Error + 'static) {
+        &*self.source
+    }
+
     /// Writes the error and its causes to standard error, once. The text is escaped: it may quote a remote.
     pub fn report(&self) {
         let mut stderr = io::stderr().lock();

@@ -2,7 +2,7 @@
 //! `docs/schema.md`. A column's getter is the only place where a field of the model becomes a property.
 
 use pvegraph_inventory as inventory;
-use pvegraph_inventory::{ClusterId, DiskKind, GuestConfig, GuestStatus, GuestType, NodeStatus};
+use pvegraph_inventory::{ClusterId, DiskKind, GuestConfig, GuestStatus, GuestType, NodeStatus, Observed};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -86,11 +86,11 @@ pub struct LabelSchema {
     pub indexed: Vec<&'static str>,
 }
 
-impl<T> Label<T> {
-    /// The row of one thing.
+impl<T: Observed> Label<T> {
+    /// The row of one thing: what the run saw of it.
     pub fn row(&self, item: &T) -> NodeRow {
         let mut set = Map::new();
-        for column in self.columns {
+        for column in self.columns.iter().filter(|column| !item.is_unseen(column.name)) {
             if let Cell::Is(value) = (column.get)(item) {
                 set.insert(column.name.to_owned(), value);
             }
@@ -98,7 +98,9 @@ impl<T> Label<T> {
         let key = self.key.iter().map(|name| set.get(*name).cloned().unwrap_or(Value::Null)).collect();
         NodeRow { key, set }
     }
+}
 
+impl<T> Label<T> {
     /// The table without its model type.
     pub fn schema(&self) -> LabelSchema {
         let mut key = vec!["cluster_id"];

@@ -66,18 +66,19 @@ impl Run<'_> {
         .with("version", env!("CARGO_PKG_VERSION"))
     }
 
-    /// Records how the run ended: what it saw, what it did. The statements belong into one transaction.
+    /// Records how the run ended: what it saw, how far it understood that, what it did. The statements belong into one
+    /// transaction.
     pub fn finish(
         &self,
         dialect: Dialect,
         finished_at: i64,
-        scopes: &Scopes,
+        (scopes, understood): (&Scopes, Completeness),
         blocked: Option<&str>,
         counts: Counts,
     ) -> Vec<Statement> {
         let Counts { created, updated, unchanged, deleted, kept } = counts;
-        let status =
-            if blocked.is_some() { Completeness::Partial.max(scopes.worst()) } else { scopes.worst() };
+        let seen = scopes.worst().max(understood);
+        let status = if blocked.is_some() { Completeness::Partial.max(seen) } else { seen };
         let finish = Statement::new(format!(
             "MATCH (r:{SYNC_RUN} {{id: $id}})\n\
              SET r.finished_at = $finished_at, r.status = $status, r.blocked = $blocked, r.created = $created,\n    \

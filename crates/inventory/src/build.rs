@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use pve_client::answers::{
-    self, ClusterStatusRow, DiskBus, GuestResource, IncludedVolumes, LxcConfig, LxcRow, MemberRow, MountSlot,
-    NodeResource, NodeRow, NodeStorage, QemuConfig, QemuRow, StorageDefinition,
+    self, ClusterStatusRow, DiskBus, DiskSlot, GuestResource, IncludedVolumes, LxcConfig, LxcRow, MemberRow,
+    MountSlot, NodeResource, NodeRow, NodeStorage, QemuConfig, QemuRow, StorageDefinition,
 };
 use pve_client::property::Volume;
 
 use crate::model::{
     BackupJob, BackupVolume, Capacity, Disk, DiskKind, Guest, GuestConfig, GuestStatus, GuestType, Nic, Node,
-    NodeStatus, Storage, StorageNodes, StorageOnNode,
+    NodeStatus, Storage, StorageNodes, StorageOnNode, Unseen,
 };
 
 /// PVE's default memory of a guest, in MiB, machine or container (API schema 8.4).
@@ -27,6 +27,24 @@ fn integer(number: u64) -> i64 {
 
 fn mib(number: u64) -> i64 {
     integer(number.saturating_mul(1 << 20))
+}
+
+fn is_odd(odd: &[String], key: &str) -> bool {
+    odd.iter().any(|odd| odd == key)
+}
+
+/// The properties whose keys in PVE's answer were odd.
+fn unseen(odd: &[String], properties: &[(&str, &'static str)]) -> Unseen {
+    properties.iter().filter(|(key, _)| is_odd(odd, key)).map(|(_, property)| *property).collect()
+}
+
+/// The properties of an odd property string that have no value: whether that is so because they are absent or because they were
+/// not understood is not told apart.
+fn valueless(odd: &[String], slot: &str, properties: &[(bool, &'static str)]) -> Unseen {
+    if !is_odd(odd, slot) {
+        return Unseen::new();
+    }
+    properties.iter().filter(|(has_value, _)| !has_value).map(|(_, property)| *property).collect()
 }
 
 /// What PVE calls the cluster itself, and its members; a standalone node has no such row.
@@ -86,18 +104,19 @@ pub fn node(
 /// A guest as the cluster's listing has it. After its node was offline for some minutes only `vmid`, `node`, `status` and tags are
 /// left of it, and no name: what is missing there was not seen, rather than absent.
 pub fn listed_guest(kind: GuestType, resource: &GuestResource) -> Guest {
-    let GuestResource { vmid, node, name, status, template, tags, pool, uptime, .. } = resource;
+    let GuestResource { vmid, node, name, status, template, tags, pool, uptime, odd, .. } = resource;
     let whole = name.is_some() || uptime.is_some();
+    let absent = |key| whole && !is_odd(odd, key);
     Guest {
         vmid: i64::from(vmid.get()),
         kind,
         node: node.clone(),
         status: guest_status(status.as_deref(), None),
         name: name.clone(),
-        template: template.or(whole.then_some(false)),
-        tags: tags.clone().map(answers_tags).or(whole.then(Vec::new)),
+        template: template.or(absent("template").then_some(false)),
+        tags: tags.clone().map(answers_tags).or(absent("tags").then(Vec::new)),
         uptime: uptime.map(integer),
-        pool: whole.then(|| pool.clone()),
+        pool: absent("pool").then(|| pool.clone()),
         config: None,
     }
 }
@@ -119,26 +138,27 @@ fn guest_status(status: Option<&str>, qmpstatus: Option<&str>) -> GuestStatus {
 /// A guest's own node knows it best: where it is, and what it does. `listed` is the cluster's view, which may lack a guest that
 /// was just created.
 pub fn qemu_guest(node: &str, row: &QemuRow, listed: Option<Guest>) -> Guest {
-    let QemuRow { vmid, name, status, qmpstatus, template, tags, uptime, .. } = row;
+    let QemuRow { vmid, name, status, qmpstatus, template, tags, uptime, odd, .. } = row;
     let status = guest_status(status.as_deref(), qmpstatus.as_deref());
-    own(node, i64::from(vmid.get()), GuestType::Qemu, status, (name, template, tags, uptime), listed)
+    own(node, i64::from(vmid.get()), GuestType::Qemu, status, (name, template, tags, uptime, odd), listed)
 }
 
 /// A container, likewise.
 pub fn lxc_guest(node: &str, row: &LxcRow, listed: Option<Guest>) -> Guest {
-    let LxcRow { vmid, name, status, template, tags, uptime, .. } = row;
+    let LxcRow { vmid, name, status, template, tags, uptime, odd, .. } = row;
     let status = guest_status(status.as_deref(), None);
-    own(node, i64::from(vmid.get()), GuestType::Lxc, status, (name, template, tags, uptime), listed)
+    own(node, i64::from(vmid.get()), GuestType::Lxc, status, (name, template, tags, uptime, odd), listed)
 }
 
-type Listed<'a> = (&'a Option<String>, &'a Option<bool>, &'a Option<pve_client::Tags>, &'a Option<u64>);
+type Listed<'a> =
+    (&'a Option<String>, &'a Option<bool>, &'a Option<pve_client::Tags>, &'a Option<u64>, &'a [String]);
 
 fn own(
     node: &str,
     vmid: i64,
     kind: GuestType,
     status: GuestStatus,
-    (name, template, tags, uptime): Listed<'_>,
+    (name, template, tags, uptime, odd): Listed<'_>,
     listed: Option<Guest>,
 ) -> Guest {
     // A listing of another type under the same number is of a guest that is gone.
@@ -148,13 +168,16 @@ fn own(
         vmid,
         kind,
         node: node.to_owned(),
-        status,
+        status: cluster.map(|g| g.status).filter(|_| status == GuestStatus::Unknown).unwrap_or(status),
         name: cluster.and_then(|g| g.name.clone()).or_else(|| name.clone()),
-        template: cluster.and_then(|g| g.template).or(*template).or(Some(false)),
+        template: cluster
+            .and_then(|g| g.template)
+            .or(*template)
+            .or((!is_odd(odd, "template")).then_some(false)),
         tags: cluster
             .and_then(|g| g.tags.clone())
             .or_else(|| tags.clone().map(answers_tags))
-            .or_else(|| Some(Vec::new())),
+            .or_else(|| (!is_odd(odd, "tags")).then(Vec::new)),
         uptime: cluster.and_then(|g| g.uptime).or(uptime.map(integer)),
         pool: cluster.and_then(|g| g.pool.clone()),
         config: None,
@@ -165,8 +188,21 @@ fn volume_of(volume: &Volume) -> (Option<String>, String) {
     (volume.storage().map(str::to_owned), volume.to_string())
 }
 
+/// Whether the sum of the volumes' sizes is not known: a volume, or its size, was not understood.
+fn size_unseen<'a>(
+    odd: &[String],
+    is_volume: impl Fn(&str) -> bool,
+    disks: impl Iterator<Item = &'a Disk>,
+) -> Option<&'static str> {
+    let sized: Vec<&str> =
+        disks.filter(|disk| disk.size.is_some()).map(|disk| disk.disk_id.as_str()).collect();
+    let unknown = |key: &String| is_volume(key) && !sized.contains(&key.as_str());
+    odd.iter().any(unknown).then_some("disk_size")
+}
+
 /// A machine's configuration.
 pub fn qemu_config(vmid: i64, config: &QemuConfig) -> GuestConfig {
+    let odd = &config.odd;
     let disks = config.disks.iter().filter(|(_, drive)| !drive.is_cdrom() && !drive.is_cloud_init()).map(
         |(slot, drive)| {
             let (storage, volume) = volume_of(drive.volume());
@@ -186,6 +222,15 @@ pub fn qemu_config(vmid: i64, config: &QemuConfig) -> GuestConfig {
                 size: drive.size().map(|size| integer(size.bytes())),
                 backup: attached && drive.backup().unwrap_or(true),
                 cache: Some(drive.cache().map_or(DEFAULT_CACHE, String::as_str).to_owned()),
+                unseen: valueless(
+                    odd,
+                    &slot.to_string(),
+                    &[
+                        (drive.size().is_some(), "size"),
+                        (drive.backup().is_some(), "backup"),
+                        (drive.cache().is_some(), "cache"),
+                    ],
+                ),
             }
         },
     );
@@ -197,7 +242,32 @@ pub fn qemu_config(vmid: i64, config: &QemuConfig) -> GuestConfig {
         model: Some(nic.model().to_owned()),
         firewall: nic.firewall().unwrap_or(false),
         vlan_tag: nic.tag().map(i64::from),
+        unseen: valueless(
+            odd,
+            &slot.to_string(),
+            &[
+                (nic.bridge().is_some(), "bridge"),
+                (nic.mac().is_some(), "mac_address"),
+                (nic.firewall().is_some(), "firewall"),
+                (nic.tag().is_some(), "vlan_tag"),
+            ],
+        ),
     });
+    let disks: Vec<Disk> = disks.collect();
+    let mut unseen = unseen(
+        odd,
+        &[
+            ("cores", "cpu_cores"),
+            ("sockets", "cpu_sockets"),
+            ("memory", "memory"),
+            ("onboot", "onboot"),
+            ("ostype", "os_type"),
+            ("lock", "lock"),
+            ("smbios1", "smbios_uuid"),
+            ("meta", "created_at"),
+        ],
+    );
+    unseen.extend(size_unseen(odd, |key| key.parse::<DiskSlot>().is_ok(), disks.iter()));
     GuestConfig {
         cpu_cores: Some(integer(config.cores.unwrap_or(1))),
         cpu_sockets: Some(integer(config.sockets.unwrap_or(1))),
@@ -207,14 +277,16 @@ pub fn qemu_config(vmid: i64, config: &QemuConfig) -> GuestConfig {
         lock: config.lock.clone(),
         smbios_uuid: config.smbios1.as_ref().and_then(|smbios| smbios.uuid()).map(|uuid| uuid.to_lowercase()),
         created_at: config.meta.as_ref().and_then(|meta| meta.ctime()).map(integer),
-        disks: disks.collect(),
+        disks,
         nics: nics.collect(),
+        unseen,
     }
 }
 
 /// A container's configuration. `max_cpu`: what the listing says it may use, which is all of the node's where the
 /// configuration sets no limit.
 pub fn lxc_config(vmid: i64, config: &LxcConfig, max_cpu: Option<f64>) -> GuestConfig {
+    let odd = &config.odd;
     let disks = config.mounts.iter().map(|(slot, mount)| {
         let (storage, volume) = volume_of(mount.volume());
         let host_path = mount.is_host_path();
@@ -237,6 +309,11 @@ pub fn lxc_config(vmid: i64, config: &LxcConfig, max_cpu: Option<f64>) -> GuestC
                 MountSlot::Unused(_) => false,
             },
             cache: None,
+            unseen: valueless(
+                odd,
+                &slot.to_string(),
+                &[(mount.size().is_some(), "size"), (mount.backup().is_some(), "backup")],
+            ),
         }
     });
     let nics = config.nics.iter().map(|(slot, nic)| Nic {
@@ -247,9 +324,36 @@ pub fn lxc_config(vmid: i64, config: &LxcConfig, max_cpu: Option<f64>) -> GuestC
         model: Some(nic.kind().map_or(CONTAINER_NIC, String::as_str).to_owned()),
         firewall: nic.firewall().unwrap_or(false),
         vlan_tag: nic.tag().map(i64::from),
+        unseen: valueless(
+            odd,
+            &slot.to_string(),
+            &[
+                (nic.bridge().is_some(), "bridge"),
+                (nic.mac().is_some(), "mac_address"),
+                (nic.kind().is_some(), "model"),
+                (nic.firewall().is_some(), "firewall"),
+                (nic.tag().is_some(), "vlan_tag"),
+            ],
+        ),
     });
     #[allow(clippy::cast_possible_truncation)] // a number of processors
     let all = max_cpu.filter(|cpus| cpus.is_finite()).map(|cpus| cpus as i64);
+    let disks: Vec<Disk> = disks.collect();
+    let mut unseen = unseen(
+        odd,
+        &[
+            ("cores", "cpu_cores"),
+            ("memory", "memory"),
+            ("onboot", "onboot"),
+            ("ostype", "os_type"),
+            ("lock", "lock"),
+        ],
+    );
+    unseen.extend(size_unseen(odd, |key| key.parse::<MountSlot>().is_ok(), disks.iter()));
+    if config.cores.is_none() && all.is_none() {
+        // It may use all of the node's, and the listing that says how many was not understood.
+        unseen.push("cpu_cores");
+    }
     GuestConfig {
         cpu_cores: config.cores.map(integer).or(all),
         cpu_sockets: None,
@@ -259,14 +363,15 @@ pub fn lxc_config(vmid: i64, config: &LxcConfig, max_cpu: Option<f64>) -> GuestC
         lock: config.lock.clone(),
         smbios_uuid: None,
         created_at: None,
-        disks: disks.collect(),
+        disks,
         nics: nics.collect(),
+        unseen,
     }
 }
 
 /// A storage from its definition, with a place for each of the cluster's nodes that the definition allows.
 pub fn storage(definition: &StorageDefinition, nodes: &[Node]) -> Storage {
-    let StorageDefinition { storage, kind, content, nodes: only, shared, disable, .. } = definition;
+    let StorageDefinition { storage, kind, content, nodes: only, shared, disable, odd, .. } = definition;
     let mut content_types = content.as_ref().map(|list| list.0.clone()).unwrap_or_default();
     content_types.sort();
     let allowed = only.as_ref().map_or(StorageNodes::All, |list| StorageNodes::Only(list.0.clone()));
@@ -283,6 +388,20 @@ pub fn storage(definition: &StorageDefinition, nodes: &[Node]) -> Storage {
         enabled: !disable.unwrap_or(false),
         nodes: allowed,
         on_nodes,
+        unseen: unseen(
+            odd,
+            &[
+                ("type", "type"),
+                ("content", "content_types"),
+                ("shared", "shared"),
+                // How the nodes' numbers add up depends on it.
+                ("shared", "total"),
+                ("shared", "used"),
+                ("shared", "available"),
+                ("disable", "enabled"),
+                ("nodes", "nodes"),
+            ],
+        ),
     }
 }
 
@@ -292,6 +411,10 @@ pub fn storages_on(node: &str, rows: &[NodeStorage], storages: &mut [Storage]) {
         rows.iter().filter_map(|row| Some((row.storage.as_deref()?, row))).collect();
     for storage in storages {
         let Some(row) = rows.get(storage.name.as_str()) else { continue };
+        if ["active", "total", "used", "avail"].iter().any(|key| is_odd(&row.odd, key)) {
+            storage.unseen.extend(["total", "used", "available"]);
+            continue;
+        }
         let Some(on) = storage.on_nodes.iter_mut().find(|on| on.node == node) else { continue };
         on.active = Some(row.active.unwrap_or(false));
         on.capacity = match (row.total, row.used, row.avail) {
@@ -338,5 +461,20 @@ pub fn backup_job(job: &answers::BackupJob, volumes: Option<&IncludedVolumes>) -
                 })
                 .collect()
         }),
+        unseen: unseen(
+            &job.odd,
+            &[
+                ("enabled", "enabled"),
+                ("schedule", "schedule"),
+                ("storage", "storage"),
+                ("mode", "mode"),
+                ("all", "all"),
+                ("vmid", "vmids"),
+                ("exclude", "exclude"),
+                ("pool", "pool"),
+                ("node", "node"),
+                ("comment", "comment"),
+            ],
+        ),
     }
 }

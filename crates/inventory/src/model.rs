@@ -2,7 +2,8 @@
 //!
 //! Two kinds of absence meet here and must not be mixed up. What the crawl *did not see* (a token without the right, an
 //! offline node) must leave what the graph knows alone; what it saw *to be absent* must clear it. The rule is by field, and
-//! is written where the field becomes a column (`pvegraph-graph`, `labels`).
+//! is written where the field becomes a column (`pvegraph-graph`, `labels`). What was there and was not understood counts as
+//! not seen: see [`Observed`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,6 +44,40 @@ impl fmt::Display for ClusterId {
         f.write_str(&self.0)
     }
 }
+
+/// A thing that a run saw.
+pub trait Observed {
+    /// Whether PVE's answer had something for this property that was not understood, so that the field's value stands for
+    /// nothing and the graph keeps what it has.
+    fn is_unseen(&self, _property: &str) -> bool {
+        false
+    }
+}
+
+/// Names of properties; see [`Observed`].
+pub type Unseen = Vec<&'static str>;
+
+impl Observed for Cluster {}
+
+impl Observed for Node {}
+
+impl Observed for Guest {
+    fn is_unseen(&self, property: &str) -> bool {
+        self.config.as_ref().is_some_and(|config| config.unseen.contains(&property))
+    }
+}
+
+macro_rules! observed {
+    ($($name:ident),*) => {$(
+        impl Observed for $name {
+            fn is_unseen(&self, property: &str) -> bool {
+                self.unseen.contains(&property)
+            }
+        }
+    )*};
+}
+
+observed!(Disk, Nic, Storage, BackupJob);
 
 /// A cluster, or a standalone node taken as one.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,6 +215,8 @@ pub struct GuestConfig {
     pub disks: Vec<Disk>,
     /// Its network interfaces.
     pub nics: Vec<Nic>,
+    /// Properties that were not understood; see [`Observed`].
+    pub unseen: Unseen,
 }
 
 impl GuestConfig {
@@ -232,6 +269,8 @@ pub struct Disk {
     pub backup: bool,
     /// Cache mode; `None` for containers.
     pub cache: Option<String>,
+    /// Properties that were not understood; see [`Observed`].
+    pub unseen: Unseen,
 }
 
 /// A network interface of a guest.
@@ -251,6 +290,8 @@ pub struct Nic {
     pub firewall: bool,
     /// Its VLAN.
     pub vlan_tag: Option<i64>,
+    /// Properties that were not understood; see [`Observed`].
+    pub unseen: Unseen,
 }
 
 /// A storage, as defined for the cluster.
@@ -270,6 +311,8 @@ pub struct Storage {
     pub nodes: StorageNodes,
     /// What nodes said of it.
     pub on_nodes: Vec<StorageOnNode>,
+    /// Properties that were not understood; see [`Observed`]. `nodes` among them: where it is allowed is not known.
+    pub unseen: Unseen,
 }
 
 /// The nodes that a storage's definition allows.
@@ -360,6 +403,8 @@ pub struct BackupJob {
     pub volumes: Option<Vec<BackupVolume>>,
     /// The guests that it covers, those without any volume too.
     pub guests: Option<Vec<i64>>,
+    /// Properties that were not understood; see [`Observed`].
+    pub unseen: Unseen,
 }
 
 /// A volume of a covered guest, taken or not.
@@ -393,6 +438,7 @@ mod tests {
             enabled: true,
             nodes: StorageNodes::All,
             on_nodes,
+            unseen: vec![],
         }
     }
 

@@ -77,6 +77,8 @@ endpoints! {
     node_time(node: &str) -> NodeTime = ApiPath::new("read clock").node(node).fixed("time");
     /// The backup jobs. Needs `Sys.Audit` on `/`.
     backup_jobs() -> Vec<BackupJob> = ApiPath::new("list backup jobs").fixed("/cluster/backup");
+    /// One backup job. Needs `Sys.Audit` on `/`.
+    backup_job(job: &str) -> BackupJob = ApiPath::new("read backup job").fixed("/cluster/backup").segment(job);
     /// The guests and volumes of a backup job. Needs `Sys.Audit` on `/`; guests that the user may not see are left out.
     included_volumes(job: &str) -> IncludedVolumes =
         ApiPath::new("read backup job").fixed("/cluster/backup").segment(job).fixed("included_volumes");

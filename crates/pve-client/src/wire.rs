@@ -145,10 +145,30 @@ pub struct Reader {
     /// Each step into the answer: as a message shows it, and as a pattern.
     steps: Vec<(String, Cow<'static, str>)>,
     oddities: Vec<Oddity>,
+    /// The keys of the object being read that lead to each oddity; as many as there are oddities.
+    roots: Vec<Vec<String>>,
     unread: BTreeSet<String>,
 }
 
+/// A moment in reading: see [`Reader::keys_since`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    oddities: usize,
+    depth: usize,
+}
+
 impl Reader {
+    /// The start of an object.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { oddities: self.oddities.len(), depth: self.steps.len() }
+    }
+
+    /// The keys of the object that began there under which something odd was noted.
+    pub(crate) fn keys_since(&self, Mark { oddities, depth }: Mark) -> Vec<String> {
+        let keys: BTreeSet<&String> = self.roots.iter().skip(oddities).filter_map(|root| root.get(depth)).collect();
+        keys.into_iter().cloned().collect()
+    }
+
     /// The value of `key`, if it is there and of its type.
     pub fn optional<T: Wire>(&mut self, object: &Map<String, Value>, key: &str) -> Option<T> {
         let value = object.get(key).filter(|value| !value.is_null())?;
@@ -213,6 +233,8 @@ impl Reader {
     /// Notes that the value of `key` is odd.
     pub fn odd(&mut self, key: Option<&str>, value: &Value, mismatch: Mismatch, lost: Lost) {
         let oddity = self.oddity(key, value, mismatch, lost);
+        let steps = self.steps.iter().map(|(step, _)| step.as_str());
+        self.roots.push(steps.chain(key).map(str::to_owned).collect());
         self.oddities.push(oddity);
     }
 

@@ -10,7 +10,8 @@ use pve_client::answers::{BackupJob as BackupJobRow, LxcRow, Permissions, QemuRo
 use pve_client::wire::{Lost, Oddity, Read};
 use pve_client::{ApiError, PveClient};
 use pvegraph_inventory::{
-    BackupJob, Cluster, ClusterId, Collector, Completeness, Guest, GuestType, Node, NodeStatus, Storage, build,
+    BackupJob, Cluster, ClusterId, Collector, Completeness, Guest, GuestType, Node, NodeStatus, Storage,
+    build,
 };
 use tokio::sync::mpsc;
 
@@ -101,13 +102,26 @@ impl Survey {
         self.may("/vms/0", "VM.Audit")
     }
 
+    /// What the token may see could not be asked.
+    fn rights_unknown(&self) -> bool {
+        self.permissions.is_none()
+    }
+
+    /// The listing of nodes answered whole: there is no other node.
+    pub fn all_nodes_seen(&self) -> bool {
+        let mut of_nodes = self.notes.iter().filter(|note| note.collector == Collector::Nodes);
+        of_nodes.all(|note| note.status == Completeness::Complete)
+    }
+
     fn sees_all_storages(&self) -> bool {
         // No storage's name begins so (they begin with a letter).
         self.may("/storage/0", "Datastore.Audit")
     }
 
     fn guests_filtered(&self) -> Option<String> {
-        (!self.sees_all_guests()).then(|| "the token has no VM.Audit on /vms: it sees only some guests".to_owned())
+        // Rights that could not be read are told once, as a failure.
+        let filtered = !self.rights_unknown() && !self.sees_all_guests();
+        filtered.then(|| "the token has no VM.Audit on /vms: it sees only some guests".to_owned())
     }
 }
 
@@ -161,6 +175,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// How a listing that was answered ends its scope. `lost`: whole entries of it were.
+fn listed(lost: bool) -> (Completeness, Option<String>) {
+    if lost {
+        (Completeness::Partial, Some("entries of the listing were not understood".to_owned()))
+    } else {
+        (Completeness::Complete, None)
+    }
+}
+
 /// How a refused or failed listing ends its scope. A 403 is PVE's word that the token may not: filtered, not failed.
 fn refused(error: &ApiError) -> (Completeness, Option<String>) {
     let status = if error.is_forbidden() { Completeness::Filtered } else { Completeness::Failed };
@@ -206,15 +229,30 @@ impl Crawl {
         let permissions = match permissions {
             Ok(read) => Some(take(read, &mut odd).0),
             Err(error) => {
-                odd.push(format!("{}: nothing is taken for gone in this run", chain(&error)));
+                // What the token would have seen is not known: no guest and no storage is taken for gone.
+                let reason = format!("the token's rights are not known: {}", chain(&error));
+                for collector in [Collector::Guests, Collector::Storages] {
+                    notes.push(Note::new(collector, None, Completeness::Partial, Some(reason.clone()), 0));
+                }
                 None
             }
         };
         let status = match status {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut odd);
-                let whole = if lost { Completeness::Partial } else { Completeness::Complete };
-                notes.push(Note::new(Collector::Cluster, None, whole, None, 1));
+                let (mut whole, mut reason) = listed(lost);
+                if configured.is_none() && lost && build::cluster_row(&rows).is_none() {
+                    // What was left out may be the cluster's own row: a member would be taken for a cluster of its own.
+                    let odd = odd.pop().unwrap_or_default();
+                    return Err(IdentityError::Odd { endpoint: client.endpoint().to_owned(), odd }.into());
+                }
+                if !lost && build::members(&rows).next().is_none() {
+                    (whole, reason) = (
+                        Completeness::Failed,
+                        Some("it names no member, not even the one that answered".to_owned()),
+                    );
+                }
+                notes.push(Note::new(Collector::Cluster, None, whole, reason, 1));
                 Some(rows)
             }
             Err(error) => {
@@ -229,15 +267,20 @@ impl Crawl {
         let cluster_row = status.as_deref().and_then(build::cluster_row);
         let id = match (&configured, &status) {
             (Some(id), _) => id.clone(),
-            (None, Some(rows)) => crate::identity::named_by(rows)?,
-            (None, None) => return Err(unreachable_survey(&configured)),
+            (None, Some(rows)) => crate::identity::named_by(rows, client.endpoint())?,
+            (None, None) => {
+                return Err(IdentityError::Unknown { endpoint: client.endpoint().to_owned() }.into());
+            }
         };
 
         let resources = match resources {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut odd);
-                let status = if lost { Completeness::Partial } else { Completeness::Complete };
-                let reason = lost.then(|| "entries of the listing were not understood".to_owned());
+                let (mut status, mut reason) = listed(lost);
+                // Every token sees the nodes here: without one it is not PVE's listing.
+                if !lost && !rows.iter().any(|row| matches!(row, Resource::Node(_))) {
+                    (status, reason) = (Completeness::Failed, Some("the listing has no node".to_owned()));
+                }
                 let guests = rows.iter().filter(|row| row.guest().is_some()).count();
                 notes.push(Note::new(Collector::Guests, None, status, reason, guests));
                 rows
@@ -251,8 +294,11 @@ impl Crawl {
         let node_rows = match nodes {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut odd);
-                let status = if lost { Completeness::Partial } else { Completeness::Complete };
-                notes.push(Note::new(Collector::Nodes, None, status, None, rows.len()));
+                let (mut status, mut reason) = listed(lost);
+                if !lost && rows.is_empty() {
+                    (status, reason) = (Completeness::Failed, Some("the listing has no node".to_owned()));
+                }
+                notes.push(Note::new(Collector::Nodes, None, status, reason, rows.len()));
                 rows
             }
             Err(error) => {
@@ -267,7 +313,11 @@ impl Crawl {
             let kind = match row {
                 Resource::Qemu(_) => GuestType::Qemu,
                 Resource::Lxc(_) => GuestType::Lxc,
-                Resource::Node(_) | Resource::Storage(_) | Resource::Pool(_) | Resource::Sdn(_) | Resource::Other(_) => {
+                Resource::Node(_)
+                | Resource::Storage(_)
+                | Resource::Pool(_)
+                | Resource::Sdn(_)
+                | Resource::Other(_) => {
                     continue;
                 }
             };
@@ -285,7 +335,12 @@ impl Crawl {
                 version: Some(version.version),
                 // A standalone node is its own quorum; without a status it is not known.
                 quorate: status.as_ref().map(|_| cluster_row.is_none_or(|row| row.quorate.unwrap_or(false))),
-                nodes_online: nodes.iter().filter(|node| node.status == NodeStatus::Online).count().try_into().unwrap_or(0),
+                nodes_online: nodes
+                    .iter()
+                    .filter(|node| node.status == NodeStatus::Online)
+                    .count()
+                    .try_into()
+                    .unwrap_or(0),
                 ca_fingerprint: None,
                 id,
             },
@@ -312,7 +367,13 @@ impl Crawl {
         if survey.backup_jobs.is_some()
             && let Some(reason) = filtered
         {
-            survey.notes.push(Note::new(Collector::BackupJobs, None, Completeness::Filtered, Some(reason), 0));
+            survey.notes.push(Note::new(
+                Collector::BackupJobs,
+                None,
+                Completeness::Filtered,
+                Some(reason),
+                0,
+            ));
         }
         Ok(survey)
     }
@@ -325,11 +386,19 @@ impl Crawl {
         match storages {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut survey.odd);
-                let mut status = if lost { Completeness::Partial } else { Completeness::Complete };
-                let mut reason = lost.then(|| "entries of the listing were not understood".to_owned());
-                if !lost && !survey.sees_all_storages() {
-                    status = Completeness::Filtered;
-                    reason = Some("the token has no Datastore.Audit on /storage: it sees only some storages".to_owned());
+                let (mut status, mut reason) = listed(lost);
+                if !lost && !survey.rights_unknown() {
+                    if !survey.sees_all_storages() {
+                        status = Completeness::Filtered;
+                        reason = Some(
+                            "the token has no Datastore.Audit on /storage: it sees only some storages"
+                                .to_owned(),
+                        );
+                    } else if rows.is_empty() {
+                        // PVE always has `local`, configured or not.
+                        (status, reason) =
+                            (Completeness::Failed, Some("the listing has no storage".to_owned()));
+                    }
                 }
                 survey.storages = rows.iter().map(|row| build::storage(row, &survey.nodes)).collect();
                 survey.notes.push(Note::new(Collector::Storages, None, status, reason, rows.len()));
@@ -351,8 +420,8 @@ impl Crawl {
         let rows = match jobs {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut odd);
+                let (_, reason) = listed(lost);
                 let status = if lost { Completeness::Failed } else { Completeness::Complete };
-                let reason = lost.then(|| "entries of the listing were not understood".to_owned());
                 notes.push(Note::new(Collector::BackupJobs, None, status, reason, rows.len()));
                 rows
             }
@@ -377,13 +446,25 @@ impl Crawl {
                     let (volumes, lost) = take(read, &mut odd);
                     if lost {
                         let reason = format!("job {}: entries of its volumes were not understood", row.id);
-                        notes.push(Note::new(Collector::BackupJobs, None, Completeness::Partial, Some(reason), 0));
+                        notes.push(Note::new(
+                            Collector::BackupJobs,
+                            None,
+                            Completeness::Partial,
+                            Some(reason),
+                            0,
+                        ));
                     }
                     (!lost).then_some(volumes)
                 }
                 Err(error) => {
                     let reason = format!("job {}: {}", row.id, chain(&error));
-                    notes.push(Note::new(Collector::BackupJobs, None, Completeness::Partial, Some(reason), 0));
+                    notes.push(Note::new(
+                        Collector::BackupJobs,
+                        None,
+                        Completeness::Partial,
+                        Some(reason),
+                        0,
+                    ));
                     None
                 }
             };
@@ -415,8 +496,8 @@ impl Crawl {
                 Some(Ok(read)) => {
                     let (rows, lost) = take(read, &mut survey.odd);
                     build::storages_on(&node, &rows, &mut survey.storages);
-                    let status = if lost { Completeness::Partial } else { Completeness::Complete };
-                    (status, lost.then(|| "entries of the listing were not understood".to_owned()), rows.len())
+                    let (status, reason) = listed(lost);
+                    (status, reason, rows.len())
                 }
             };
             survey.notes.push(Note::new(Collector::NodeStorages, Some(&node), status, reason, count));
@@ -484,7 +565,11 @@ impl Crawl {
         };
         for vmid in vmids {
             let Some(guest) = places.remove(vmid) else {
-                if lost { unit.listed.push(*vmid) } else { unit.gone.push(*vmid) }
+                if lost {
+                    unit.listed.push(*vmid)
+                } else {
+                    unit.gone.push(*vmid)
+                }
                 continue;
             };
             let (node, kind) = (guest.node.clone(), guest.kind);
@@ -497,7 +582,13 @@ impl Crawl {
             unit.listed.push(*vmid);
             if still_gone {
                 let reason = format!("guest {vmid} is listed on {node}, which does not know it");
-                unit.notes.push(Note::new(collector(kind), Some(&node), Completeness::Partial, Some(reason), 0));
+                unit.notes.push(Note::new(
+                    collector(kind),
+                    Some(&node),
+                    Completeness::Partial,
+                    Some(reason),
+                    0,
+                ));
             }
         }
         unit
@@ -505,6 +596,8 @@ impl Crawl {
 
     /// Asks PVE itself whether the token would see these guests and storages, one request each: the list of permissions leaves
     /// out paths where all rights are taken away. What can't be confirmed is kept.
+    ///
+    /// Backup jobs have no rights of their own; see [`Crawl::jobs_gone`].
     pub async fn confirm(&self, guests: &[i64], storages: &[String]) -> (HashSet<i64>, HashSet<String>) {
         let confirmed = |path: String, privilege: &'static str| async move {
             match self.client.permissions_on(&path).await {
@@ -521,16 +614,27 @@ impl Crawl {
             .filter_map(|found| async move { found })
             .collect();
         let storages = stream::iter(storages.to_vec())
-            .map(|name| async move { confirmed(storage_path(&name), "Datastore.Audit").await.then_some(name) })
+            .map(
+                |name| async move { confirmed(storage_path(&name), "Datastore.Audit").await.then_some(name) },
+            )
             .buffer_unordered(CONFIGS_AT_ONCE)
             .filter_map(|found| async move { found })
             .collect();
         tokio::join!(guests, storages)
     }
-}
 
-fn unreachable_survey(configured: &Option<ClusterId>) -> SurveyError {
-    IdentityError::Unknown { name: configured.as_ref().map(ToString::to_string) }.into()
+    /// Asks for each of these backup jobs by name: only the one listing tells of them, and an empty one is as genuine as any.
+    pub async fn jobs_gone(&self, jobs: &[String]) -> HashSet<String> {
+        stream::iter(jobs.to_vec())
+            .map(|job| async move {
+                let gone = self.client.backup_job(&job).await.is_err_and(|error| error.is_not_found());
+                gone.then_some(job)
+            })
+            .buffer_unordered(CONFIGS_AT_ONCE)
+            .filter_map(|gone| async move { gone })
+            .collect()
+            .await
+    }
 }
 
 fn collector(kind: GuestType) -> Collector {
@@ -555,7 +659,8 @@ fn merge_nodes(
         })
         .collect();
     let of_rows: HashMap<&str, _> = rows.iter().map(|row| (row.node.as_str(), row)).collect();
-    let members: HashMap<&str, _> = build::members(status).map(|member| (member.name.as_str(), member)).collect();
+    let members: HashMap<&str, _> =
+        build::members(status).map(|member| (member.name.as_str(), member)).collect();
     let names: BTreeSet<&str> = of_resources
         .keys()
         .chain(of_rows.keys())
@@ -610,7 +715,8 @@ impl Plan {
         let containers = |rows: Vec<LxcRow>, listed: &mut dyn FnMut(i64) -> Option<Guest>| -> Vec<Guest> {
             rows.iter().map(|row| build::lxc_guest(name, row, listed(i64::from(row.vmid.get())))).collect()
         };
-        let qemu = self.enter(Collector::Qemu, name, qemu, &mut first).map(|rows| machines(rows, &mut listed));
+        let qemu =
+            self.enter(Collector::Qemu, name, qemu, &mut first).map(|rows| machines(rows, &mut listed));
         let lxc = self.enter(Collector::Lxc, name, lxc, &mut first).map(|rows| containers(rows, &mut listed));
         let answered = |kind| if kind == GuestType::Qemu { qemu.is_some() } else { lxc.is_some() };
         // The cluster's listing has it here and the node's has not: it may be moving. Its configuration tells. Where the node's
@@ -655,12 +761,9 @@ impl Plan {
         match listing {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut unit.odd);
-                let (status, reason) = if lost {
-                    (Completeness::Partial, Some("entries of the listing were not understood".to_owned()))
-                } else if let Some(reason) = &self.filtered {
-                    (Completeness::Filtered, Some(reason.clone()))
-                } else {
-                    (Completeness::Complete, None)
+                let (status, reason) = match &self.filtered {
+                    Some(reason) if !lost => (Completeness::Filtered, Some(reason.clone())),
+                    _ => listed(lost),
                 };
                 unit.notes.push(Note::new(collector, Some(node), status, reason, rows.len()));
                 Some(rows)

@@ -51,9 +51,10 @@ impl Existing {
     /// What writing this row does.
     pub fn change<T>(&self, label: &Label<T>, row: &NodeRow) -> Change {
         let Some(before) = self.get(&row.key) else { return Change::Created };
-        let differs = row.set.iter().any(|(name, now)| {
-            !label.is_metric(name) && before.get(name).unwrap_or(&Value::Null) != now
-        });
+        let differs = row
+            .set
+            .iter()
+            .any(|(name, now)| !label.is_metric(name) && before.get(name).unwrap_or(&Value::Null) != now);
         if differs { Change::Updated } else { Change::Unchanged }
     }
 }

@@ -23,10 +23,23 @@ pub enum IdentityError {
         source: Box<ApiError>,
     },
     /// It answers, but names neither itself nor a node.
-    #[error("the cluster {} names neither itself nor a node: set `name` under its [[clusters]]", name.as_deref().unwrap_or("(unnamed)"))]
+    #[error(
+        "the cluster behind {endpoint} names neither itself nor one single node: set `name` under its [[clusters]]"
+    )]
     Unknown {
-        /// Its configured name.
-        name: Option<String>,
+        /// Where it is.
+        endpoint: String,
+    },
+    /// What it says of itself was not understood.
+    #[error(
+        "the cluster behind {endpoint} can't be told from another, because its status was not understood ({odd}): set `name` \
+         under its [[clusters]]"
+    )]
+    Odd {
+        /// Where it is.
+        endpoint: String,
+        /// What was odd.
+        odd: String,
     },
     /// Its own name can't be an identifier.
     #[error("set `name` under its [[clusters]]")]
@@ -46,7 +59,9 @@ pub enum IdentityError {
         found: String,
     },
     /// Two configured clusters are the same one, or have the same name.
-    #[error("two of the configured clusters are {id:?}: give one of them another `name`, or list their endpoints under one [[clusters]]")]
+    #[error(
+        "two of the configured clusters are {id:?}: give one of them another `name`, or list their endpoints under one [[clusters]]"
+    )]
     Twice {
         /// The identifier.
         id: ClusterId,
@@ -65,12 +80,16 @@ impl IdentityError {
 }
 
 /// The cluster's own name, or one made from a standalone node's.
-pub(crate) fn named_by(rows: &[ClusterStatusRow]) -> Result<ClusterId, IdentityError> {
+pub(crate) fn named_by(rows: &[ClusterStatusRow], endpoint: &str) -> Result<ClusterId, IdentityError> {
     if let Some(row) = build::cluster_row(rows) {
         return Ok(row.name.parse()?);
     }
-    let node = build::members(rows).next().ok_or(IdentityError::Unknown { name: None })?;
-    Ok(format!("standalone-{}", node.name).parse()?)
+    // A standalone node is alone; several members without a cluster are an answer that lacks something.
+    let mut members = build::members(rows);
+    match (members.next(), members.next()) {
+        (Some(node), None) => Ok(format!("standalone-{}", node.name).parse()?),
+        _ => Err(IdentityError::Unknown { endpoint: endpoint.to_owned() }),
+    }
 }
 
 /// The fingerprint of the cluster's own certificate authority, from the first node that says. Every user may ask.

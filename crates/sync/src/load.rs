@@ -12,13 +12,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
-    self, BACKUP_JOB, BACKS_UP, BACKS_UP_TO, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK, HAS_NETWORK_INTERFACE,
-    HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, RelationshipRow, STORAGE, STORED_ON,
+    self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
+    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, RelationshipRow, STORAGE,
+    STORED_ON,
 };
 use pvegraph_graph::lease::Lease;
 use pvegraph_graph::runs::Counts;
 use pvegraph_graph::{Rows, Statement, Store, StoreError};
-use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Storage};
+use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Observed, Storage};
 use serde_json::{Map, Value, json};
 
 use crate::diff::{Change, Existing, is_another_guest};
@@ -98,11 +99,12 @@ impl<'a> Loader<'a> {
     }
 
     /// Loads the cluster, its nodes and its storages: what everything else hangs on. `before` goes into the first transaction.
+    /// `all_nodes`: these are all nodes, so that a storage that names none of the others is not there.
     pub async fn cluster(
         &mut self,
         before: Vec<Statement>,
         cluster: &Cluster,
-        nodes: &[Node],
+        (nodes, all_nodes): (&[Node], bool),
         storages: &[Storage],
     ) -> Result<(), StoreError> {
         let cluster_rows = vec![CLUSTER.row(cluster)];
@@ -112,18 +114,23 @@ impl<'a> Loader<'a> {
         let storage_rows: Vec<_> = storages.iter().map(|storage| STORAGE.row(storage)).collect();
         self.compare(&STORAGE, &storage_rows).await?;
 
-        let contains = nodes.iter().map(|node| RelationshipRow::new(vec![], vec![json!(node.name)])).collect();
-        let available: Vec<_> = storages
+        let contains =
+            nodes.iter().map(|node| RelationshipRow::new(vec![], vec![json!(node.name)])).collect();
+        let placed: Vec<&Storage> = storages.iter().filter(|storage| !storage.is_unseen("nodes")).collect();
+        let available: Vec<_> = placed
             .iter()
             .flat_map(|storage| {
-                storage.on_nodes.iter().filter(|on| storage.nodes.allows(&on.node)).map(|on| RelationshipRow {
-                    from: vec![json!(storage.name)],
-                    to: vec![json!(on.node)],
-                    set: labels::available_on(on),
+                storage.on_nodes.iter().filter(|on| storage.nodes.allows(&on.node)).map(|on| {
+                    RelationshipRow {
+                        from: vec![json!(storage.name)],
+                        to: vec![json!(on.node)],
+                        set: labels::available_on(on),
+                    }
                 })
             })
             .collect();
-        let owners: Vec<_> = storages.iter().map(|storage| vec![json!(storage.name)]).collect();
+        let owners: Vec<_> =
+            placed.iter().filter(|_| all_nodes).map(|storage| vec![json!(storage.name)]).collect();
 
         let writer = self.writer;
         let mut statements = before;
@@ -231,7 +238,9 @@ impl<'a> Loader<'a> {
         rows: &[NodeRow],
         replaced: &[Vec<Value>],
     ) -> Vec<Vec<Value>> {
-        let is_replaced = |vmid: Option<&Value>| vmid.is_some_and(|vmid| replaced.iter().any(|key| key[..] == [vmid.clone()]));
+        let is_replaced = |vmid: Option<&Value>| {
+            vmid.is_some_and(|vmid| replaced.iter().any(|key| key[..] == [vmid.clone()]))
+        };
         for row in rows {
             let change =
                 if is_replaced(row.key.first()) { Change::Created } else { before.change(label, row) };
@@ -240,7 +249,9 @@ impl<'a> Loader<'a> {
         let gone: Vec<Vec<Value>> = before
             .iter()
             .filter(|node| is_replaced(node.get("vmid")))
-            .map(|node| label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect())
+            .map(|node| {
+                label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
+            })
             .collect();
         self.count(label.name).deleted += gone.len() as u64;
         gone
@@ -252,11 +263,11 @@ impl<'a> Loader<'a> {
         let rows: Vec<_> = jobs.iter().map(|job| BACKUP_JOB.row(job)).collect();
         self.compare(&BACKUP_JOB, &rows).await?;
         let id = |job: &BackupJob| vec![json!(job.job_id)];
-        let to = jobs
-            .iter()
+        let placed = || jobs.iter().filter(|job| !job.is_unseen("storage"));
+        let to = placed()
             .filter_map(|job| Some(RelationshipRow::new(id(job), vec![json!(job.storage.as_ref()?)])))
             .collect();
-        let owners: Vec<_> = jobs.iter().map(id).collect();
+        let owners: Vec<_> = placed().map(id).collect();
         self.write(vec![
             writer.upsert(&BACKUP_JOB, rows),
             writer.relate(&BACKS_UP_TO, to),
@@ -282,7 +293,8 @@ impl<'a> Loader<'a> {
             // Old and new relationships of one job in one transaction, so that no reader sees it cover nothing.
             let mut statements: Vec<_> =
                 covers.chunks(BATCH_ROWS).map(|rows| writer.relate(&BACKS_UP, rows.to_vec())).collect();
-            statements.extend(takes.chunks(BATCH_ROWS).map(|rows| writer.relate(&INCLUDES_DISK, rows.to_vec())));
+            statements
+                .extend(takes.chunks(BATCH_ROWS).map(|rows| writer.relate(&INCLUDES_DISK, rows.to_vec())));
             if whole {
                 statements.extend([
                     writer.unrelate(&BACKS_UP, &[id(job)]),

@@ -167,7 +167,8 @@ async fn cluster(
     seen: &mut HashSet<ClusterId>,
 ) -> Result<ClusterReport, ClusterError> {
     let started_at = now();
-    let name = || target.name.as_ref().map_or_else(|| target.client.endpoint().to_owned(), ToString::to_string);
+    let name =
+        || target.name.as_ref().map_or_else(|| target.client.endpoint().to_owned(), ToString::to_string);
     let graph = |source| ClusterError::Store { name: name(), source };
 
     let crawl = Crawl::new(target.client.clone());
@@ -195,7 +196,12 @@ async fn cluster(
     let mut units = crawl.guests(&survey);
     crawl.node_storages(&mut survey).await;
     loader
-        .cluster(vec![run.begin(started_at)], &survey.cluster, &survey.nodes, &survey.storages)
+        .cluster(
+            vec![run.begin(started_at)],
+            &survey.cluster,
+            (&survey.nodes, survey.all_nodes_seen()),
+            &survey.storages,
+        )
         .await
         .map_err(graph)?;
 
@@ -218,7 +224,15 @@ async fn cluster(
     let swept = sweep(&mut loader, &crawl, &survey, &seen, options).await.map_err(graph)?;
     let mut total = Counts::default();
     loader.counts().values().for_each(|counts| total.add(*counts));
-    let finish = run.finish(store.dialect(), now(), &seen.scopes, swept.blocked.as_deref(), total);
+    let mut odd = survey.odd;
+    odd.extend(seen.odd);
+    // An answer that is read again says the same again.
+    let mut told = HashSet::new();
+    odd.retain(|one| told.insert(one.clone()));
+    // What was left out of an answer leaves the graph as it was there, wherever the answer was from.
+    let understood = if odd.is_empty() { Completeness::Complete } else { Completeness::Partial };
+    let finish =
+        run.finish(store.dialect(), now(), (&seen.scopes, understood), swept.blocked.as_deref(), total);
     loader.write(finish).await.map_err(graph)?;
     progress.finished(&cluster_id);
 
@@ -229,13 +243,12 @@ async fn cluster(
         .map(|node| node.name.as_str())
         .collect();
     let counts = |scope: &&Scope| scope.node.as_deref().is_none_or(|node| !offline.contains(node));
-    let mut odd = survey.odd;
-    odd.extend(seen.odd);
+    let completeness = seen.scopes.iter().filter(counts).map(|scope| scope.status).max();
     Ok(ClusterReport {
         cluster_id: cluster_id.clone(),
         tag: lease.map(|lease| lease.tag),
         counts: loader.counts().clone(),
-        completeness: seen.scopes.iter().filter(counts).map(|scope| scope.status).max().unwrap_or(Completeness::Complete),
+        completeness: completeness.map_or(understood, |worst| worst.max(understood)),
         scopes: seen.scopes.iter().cloned().collect(),
         kept: swept.kept,
         odd,
@@ -345,8 +358,12 @@ async fn sweep(
         .filter_map(|row| number(row))
         .filter(|vmid| !seen.listed.contains(vmid) && survey.may_see_guest(*vmid))
         .collect();
-    let storages: Vec<String> =
-        storage_rows.rows.iter().map(|row| text(row, 0)).filter(|name| survey.may_see_storage(name)).collect();
+    let storages: Vec<String> = storage_rows
+        .rows
+        .iter()
+        .map(|row| text(row, 0))
+        .filter(|name| survey.may_see_storage(name))
+        .collect();
     let (seen_guests, seen_storages) = crawl.confirm(&unlisted, &storages).await;
     let may_see_guest = |vmid| seen_guests.contains(&vmid);
     let may_see_storage = |name: &str| seen_storages.contains(name);
@@ -384,9 +401,18 @@ async fn sweep(
     };
     let disks = swept.decide(&loader.untouched(&DISK, &[]).await?, 2, of_guest);
     let nics = swept.decide(&loader.untouched(&NIC, &[]).await?, 2, of_guest);
-    let jobs = swept.decide(&loader.untouched(&BACKUP_JOB, &[]).await?, 1, |_| evidence.backup_job());
-    let storages =
-        swept.decide(&storage_rows, 1, |row| evidence.storage(&text(row, 0)));
+    let job_rows = loader.untouched(&BACKUP_JOB, &[]).await?;
+    let unlisted_jobs: Vec<String> = if evidence.backup_job().is_ok() {
+        job_rows.rows.iter().map(|row| text(row, 0)).collect()
+    } else {
+        Vec::new()
+    };
+    let jobs_gone = crawl.jobs_gone(&unlisted_jobs).await;
+    let jobs = swept.decide(&job_rows, 1, |row| {
+        evidence.backup_job()?;
+        if jobs_gone.contains(&text(row, 0)) { Ok(()) } else { Err(Kept::ScopeIncomplete) }
+    });
+    let storages = swept.decide(&storage_rows, 1, |row| evidence.storage(&text(row, 0)));
     let nodes = swept.decide(&loader.untouched(&NODE, &[]).await?, 1, |row| {
         evidence.node(hosts_kept.contains_key(&text(row, 0)))
     });

@@ -50,7 +50,7 @@ impl Kept {
         match self {
             Self::ScopeIncomplete => "the crawl of its scope was not complete",
             Self::NotPermitted => "the token may lack the right to see it",
-            Self::NoQuorum => "the cluster has no quorum",
+            Self::NoQuorum => "the cluster has no quorum, or could not be asked",
             Self::InUse => "guests that are kept are on it",
         }
     }
@@ -59,10 +59,7 @@ impl Kept {
 impl Evidence<'_> {
     /// A listing that answered whole, or all that the token may see of it.
     fn answered(&self, collector: Collector, node: Option<&str>) -> bool {
-        matches!(
-            self.scopes.status(collector, node),
-            Some(Completeness::Complete | Completeness::Filtered)
-        )
+        matches!(self.scopes.status(collector, node), Some(Completeness::Complete | Completeness::Filtered))
     }
 
     /// Whether a guest is gone.
@@ -85,7 +82,10 @@ impl Evidence<'_> {
             };
             // A partial listing answered: what failed in it is a configuration of a guest that was listed.
             let listed = |collector: &Collector| {
-                !matches!(self.scopes.status(*collector, Some(&guest.node)), None | Some(Completeness::Failed))
+                !matches!(
+                    self.scopes.status(*collector, Some(&guest.node)),
+                    None | Some(Completeness::Failed)
+                )
             };
             if !listings.iter().all(listed) {
                 return Err(Kept::ScopeIncomplete);
@@ -218,7 +218,9 @@ mod tests {
         }
 
         fn guest(&self, node: &str, kind: GuestType) -> Result<(), Kept> {
-            self.ask(|evidence| evidence.guest(&StaleGuest { vmid: 100, node: node.into(), kind: Some(kind) }))
+            self.ask(|evidence| {
+                evidence.guest(&StaleGuest { vmid: 100, node: node.into(), kind: Some(kind) })
+            })
         }
     }
 
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(world.guest("a", GuestType::Qemu), Err(Kept::NoQuorum));
         assert_eq!(world.ask(|evidence| evidence.storage("s")), Err(Kept::NoQuorum));
         assert_eq!(world.ask(|evidence| evidence.node(false)), Err(Kept::NoQuorum));
-        assert_eq!(world.ask(Evidence::backup_job), Err(Kept::NoQuorum));
+        assert_eq!(world.ask(|evidence| evidence.backup_job()), Err(Kept::NoQuorum));
     }
 
     #[test]
@@ -284,7 +286,7 @@ mod tests {
     fn refused_backup_jobs_are_kept() {
         let mut world = World::new();
         world.scopes.note(Collector::BackupJobs, None, Completeness::Filtered, None, 0);
-        assert_eq!(world.ask(Evidence::backup_job), Err(Kept::NotPermitted));
+        assert_eq!(world.ask(|evidence| evidence.backup_job()), Err(Kept::NotPermitted));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pvegraph_graph::dump::{DumpError, DumpSummary, dump_to_file, restore_file};
 use pvegraph_graph::labels;
 use pvegraph_graph::lease::Lease;
 use pvegraph_graph::migrate::{MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations};
@@ -25,6 +26,18 @@ pub enum MigrateCommand {
     Down(Down),
     /// Show which migrations are applied
     Status,
+    /// Write pvegraph's part of the graph to a file
+    Backup(BackupFile),
+    /// Replace pvegraph's part of the graph by what a backup holds
+    Restore(BackupFile),
+}
+
+/// Options of `migrate backup` and `migrate restore`.
+#[derive(Debug, Args)]
+pub struct BackupFile {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 /// Options of `migrate up`.
@@ -73,23 +86,26 @@ impl MigrateCommand {
             let store = connect::store(&settings, Access::Write).await?;
             let lease = Lease::take(&*store, &lock.holder(), now()).await.map_err(RunError::from)?;
             let work = async {
-                match self {
-                    Self::Up(Up { to, backup_dir }) => migrations.up(&*store, to, &options(backup_dir)).await,
-                    Self::Down(Down { to, backup_dir }) => migrations.down(&*store, to, &options(backup_dir)).await,
-                    Self::Status => Ok(MigrateOutcome::default()),
-                }
+                Ok::<_, Failure>(match self {
+                    Self::Up(Up { to, backup_dir }) => ran(&migrations.up(&*store, to, &options(backup_dir)).await?),
+                    Self::Down(Down { to, backup_dir }) => ran(&migrations.down(&*store, to, &options(backup_dir)).await?),
+                    Self::Backup(BackupFile { file }) => {
+                        counted(dump_to_file(&*store, labels::key_of, &file).await?)
+                    }
+                    Self::Restore(BackupFile { file }) => {
+                        counted(restore_file(&*store, labels::key_of, &file).await?)
+                    }
+                    Self::Status => status(&migrations.status(&*store).await?),
+                })
             };
-            let outcome = tokio::select! {
-                outcome = work => outcome,
+            let done = tokio::select! {
+                done = work => done,
                 never = lease.keep(&*store, now) => match never {},
             };
             lease.release(&*store).await?;
-            let outcome = outcome?;
+            let done = done?;
             store.checkpoint().await?;
-            if let Some(backup) = &outcome.recovered {
-                tracing::warn!("an interrupted migration was undone first, from {}", backup.display());
-            }
-            global.print(&ran(&outcome))?;
+            global.print(&done)?;
             Ok(Exit::Success)
         })
     }
@@ -105,9 +121,27 @@ fn status(list: &[MigrationStatus]) -> Report {
 }
 
 fn ran(outcome: &MigrateOutcome) -> Report {
+    if let Some(backup) = &outcome.recovered {
+        tracing::warn!("an interrupted migration was undone first, from {}", backup.display());
+    }
     let columns = ["version", "name", "backup"].map(str::to_owned).to_vec();
     let rows = outcome.ran.iter().map(|one| vec![json!(one.version), json!(one.name), json!(one.backup)]).collect();
     Report::new(Rows { columns, rows })
+}
+
+fn counted(summary: DumpSummary) -> Report {
+    let DumpSummary { nodes, relationships } = summary;
+    let columns = ["nodes", "relationships"].map(str::to_owned).to_vec();
+    Report::new(Rows { columns, rows: vec![vec![json!(nodes), json!(relationships)]] })
+}
+
+impl From<DumpError> for Failure {
+    fn from(error: DumpError) -> Self {
+        match error {
+            DumpError::Store(error) => error.into(),
+            _ => Self::failed(error),
+        }
+    }
 }
 
 impl From<MigrateError> for Failure {

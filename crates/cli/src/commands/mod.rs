@@ -1,9 +1,12 @@
 //! The commands: one file each, and one enum that names them.
 
 pub mod config_show;
+pub mod doctor;
 pub mod migrate;
 pub mod query;
 pub mod report;
+pub mod reset;
+pub mod seed;
 pub mod sync;
 
 use std::path::PathBuf;
@@ -96,6 +99,8 @@ impl Global {
 pub enum Command {
     /// Crawl the clusters and bring the graph up to date
     Sync(sync::Sync),
+    /// Show what pvegraph does: a simulated cluster, synced into a local file, and its reports
+    Demo(seed::Demo),
     /// Run a Cypher statement, read-only
     Query(query::Query),
     /// List and run the canned reports
@@ -104,6 +109,12 @@ pub enum Command {
     /// Apply and take back the graph's schema
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// Sync a simulated estate into the graph, to try things out on
+    Seed(seed::Seed),
+    /// Remove what syncs have written
+    Reset(reset::Reset),
+    /// Check everything that a sync needs, and say how to mend it
+    Doctor(doctor::Doctor),
     /// Show the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -117,9 +128,13 @@ impl Command {
     pub fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self {
             Self::Sync(command) => command.run(global),
+            Self::Demo(command) => command.run(global),
             Self::Query(command) => command.run(global),
             Self::Report(command) => command.run(global),
             Self::Migrate(command) => command.run(global),
+            Self::Seed(command) => command.run(global),
+            Self::Reset(command) => command.run(global),
+            Self::Doctor(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

@@ -345,7 +345,7 @@ answer! {
 
 impl Wire for PendingEntry {
     fn read(value: &Value, reader: &mut Reader) -> Result<Self, Mismatch> {
-        let RawPending { key, value, pending, delete } = read_whole(value, reader)?;
+        let RawPending { key, value, pending, delete, .. } = read_whole(value, reader)?;
         // A description is kept here as it is in the configuration; what may hold a key or a password is not.
         let secret = may_hold_secret(&key) && key != "description";
         let mask =
@@ -355,6 +355,6 @@ impl Wire for PendingEntry {
 
     fn write(&self) -> Value {
         let Self { key, value, pending, delete } = self.clone();
-        Value::Object(RawPending { key, value, pending, delete }.write_object())
+        Value::Object(RawPending { key, value, pending, delete, odd: Vec::new() }.write_object())
     }
 }

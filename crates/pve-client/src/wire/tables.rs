@@ -3,7 +3,7 @@
 /// Makes the type of an answer of a table of its keys: the struct, its reader and its writer.
 ///
 /// `required` keys make the entry unreadable if they are absent or odd; `optional` ones become `None`; `slots` are
-/// numbered keys.
+/// numbered keys. Every type has a field `odd` besides: a `None` of a key in it is not the same as an absent key.
 macro_rules! answer {
     (
         $(#[$meta:meta])*
@@ -19,6 +19,8 @@ macro_rules! answer {
             $($($(#[$rm])* pub $r: $rt,)*)?
             $($($(#[$om])* pub $o: Option<$ot>,)*)?
             $($($(#[$sm])* pub $s: std::collections::BTreeMap<$st, $sv>,)*)?
+            /// Keys whose values are there and were not understood, in whole or in part.
+            pub odd: Vec<String>,
         }
 
         impl $crate::wire::Object for $name {
@@ -30,11 +32,12 @@ macro_rules! answer {
                 object: &serde_json::Map<String, serde_json::Value>,
                 reader: &mut $crate::wire::Reader,
             ) -> Result<Self, $crate::wire::Mismatch> {
-                Ok(Self {
-                    $($($r: reader.required(object, $rk)?,)*)?
-                    $($($o: reader.optional(object, $ok),)*)?
-                    $($($s: reader.slots(object),)*)?
-                })
+                let before = reader.mark();
+                $($(let $r = reader.required(object, $rk)?;)*)?
+                $($(let $o = reader.optional(object, $ok);)*)?
+                $($(let $s = reader.slots(object);)*)?
+                let odd = reader.keys_since(before);
+                Ok(Self { $($($r,)*)? $($($o,)*)? $($($s,)*)? odd })
             }
 
             fn write_object(&self) -> serde_json::Map<String, serde_json::Value> {

@@ -155,10 +155,11 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-fn settles<T: Wire + PartialEq + fmt::Debug>(data: &Value) {
+fn settles<T: Wire>(data: &Value) {
     if let Ok(first) = read::<T>("/x", data) {
         let second = read::<T>("/x", &first.value.write()).expect("what was written is read");
-        assert_eq!(second.value, first.value);
+        // Not the values: what was odd is not written, so only the first knows of it.
+        assert_eq!(second.value.write(), first.value.write());
     }
 }
 

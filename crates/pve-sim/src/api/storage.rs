@@ -1,0 +1,162 @@
+//! `/storage` and `/nodes/{node}/storage`: definitions, and the room that each node sees.
+
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::answer::{Answer, Rows};
+use crate::world::config::Config;
+use crate::world::state::{EPOCH, GuestKind, Node, Storage};
+
+/// A storage among the resources: only of nodes that it is for, and never a disabled one. Its numbers expire with its
+/// node's, and then its status is `unknown`.
+pub fn resource_row(node: &Node, storage: &Storage) -> Value {
+    let mut row = json!({
+        "content": storage.content, "id": format!("storage/{}/{}", node.name, storage.id), "node": *node.name,
+        "plugintype": storage.kind, "shared": u8::from(storage.shared), "status": "unknown", "storage": storage.id,
+        "type": "storage",
+    });
+    if !node.forgotten {
+        let usage = storage.usage_for(&node.name);
+        row["status"] = json!("available");
+        row["disk"] = json!(usage.used);
+        row["maxdisk"] = json!(usage.total);
+    }
+    row
+}
+
+/// The definitions that the caller may see.
+pub fn definitions(call: &Call<'_>) -> Result<Answer, Answer> {
+    let mut rows = Rows::default();
+    let wanted = call.text("type");
+    for storage in call.state.storages.values() {
+        if (wanted.is_empty() || wanted == storage.kind) && call.sees_storage(&storage.id) {
+            rows.push(&definition_row(storage));
+        }
+    }
+    Ok(Answer::rows(rows))
+}
+
+/// One definition; it needs `Datastore.Allocate`, so an auditor has only the list.
+pub fn definition(call: &Call<'_>) -> Result<Answer, Answer> {
+    let id = call.text("storage");
+    let missing = || Answer::error(500, format!("storage '{id}' does not exist"));
+    call.state.storages.get(id).map(|storage| Answer::ok(definition_row(storage))).ok_or_else(missing)
+}
+
+fn definition_row(storage: &Storage) -> Value {
+    let mut row = storage.properties.clone();
+    let mut set = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
+    set("content", json!(storage.content));
+    // The digest of the whole file, which this world does not keep as text.
+    set("digest", json!(Config::default().digest()));
+    set("storage", json!(storage.id));
+    set("type", json!(storage.kind));
+    if storage.shared {
+        set("shared", json!(1));
+    }
+    if storage.disabled {
+        set("disable", json!(1));
+    }
+    if let Some(nodes) = &storage.nodes {
+        set("nodes", json!(nodes.iter().map(String::as_str).collect::<Vec<_>>().join(",")));
+    }
+    Value::Object(row)
+}
+
+/// The storages as a node sees them. `enabled=1` leaves out the disabled ones, but not those of other nodes.
+pub fn on_node(call: &Call<'_>) -> Result<Answer, Answer> {
+    let node = call.node()?;
+    let mut rows = Rows::default();
+    for storage in call.state.storages.values() {
+        let wanted_id = call.text("storage");
+        if call.flag("enabled") && storage.disabled
+            || !wanted_id.is_empty() && wanted_id != storage.id
+            || !has_content(storage, call.text("content"))
+            || !call.sees_storage(&storage.id)
+        {
+            continue;
+        }
+        let mut row = status_row(node, storage);
+        row["storage"] = json!(storage.id);
+        let usage = storage.usage_for(&node.name);
+        if storage.is_active_on(&node.name) && usage.total > 0 {
+            row["used_fraction"] = json!(usage.used as f64 / usage.total as f64);
+        }
+        rows.push(&row);
+    }
+    Ok(Answer::rows(rows))
+}
+
+fn has_content(storage: &Storage, wanted: &str) -> bool {
+    wanted.is_empty() || wanted.split(',').any(|kind| storage.content.split(',').any(|have| have == kind))
+}
+
+/// One storage as a node sees it.
+pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(status_row(call.node()?, known(call)?)))
+}
+
+/// An unknown storage below a node is a bad parameter, unlike below `/storage`.
+fn known<'a>(call: &Call<'a>) -> Result<&'a Storage, Answer> {
+    let found = call.state.storages.get(call.text("storage"));
+    found.ok_or_else(|| Answer::bad_parameter("storage", "No such storage."))
+}
+
+/// A storage that is disabled or not for the node shows zeros, and `enabled: 0` in both cases.
+fn status_row(node: &Node, storage: &Storage) -> Value {
+    let active = storage.is_active_on(&node.name);
+    let usage = if active { storage.usage_for(&node.name) } else { Default::default() };
+    json!({
+        "active": u8::from(active), "avail": usage.total.saturating_sub(usage.used), "content": storage.content,
+        "enabled": u8::from(active), "shared": u8::from(storage.shared), "total": usage.total, "type": storage.kind,
+        "used": usage.used,
+    })
+}
+
+/// The disk images on a storage. Without `VM.Config.Disk` on the guest or `Datastore.Allocate` here they are left out
+/// silently, so an auditor sees an empty list.
+pub fn content(call: &Call<'_>) -> Result<Answer, Answer> {
+    let (node, storage) = (call.node()?, known(call)?);
+    if storage.disabled {
+        return Err(Answer::error(500, format!("storage '{}' is disabled", storage.id)));
+    }
+    if !storage.is_for_node(&node.name) {
+        let text = format!("storage '{}' is not available on node '{}'", storage.id, node.name);
+        return Err(Answer::error(500, text));
+    }
+    let owner = call.text("vmid").parse::<u32>().ok();
+    let may_see_all = call.allows(&format!("/storage/{}", storage.id), &["Datastore.Allocate"]);
+    let mut rows = Rows::default();
+    for guest in call.state.guests.values() {
+        let elsewhere = !storage.shared && guest.node != node.name;
+        let kind = if guest.kind == GuestKind::Qemu { "images" } else { "rootdir" };
+        if elsewhere || owner.is_some_and(|vmid| vmid != guest.vmid) || !matches(call.text("content"), kind) {
+            continue;
+        }
+        if !may_see_all && !call.allows(&format!("/vms/{}", guest.vmid), &["VM.Config.Disk"]) {
+            continue;
+        }
+        for drive in guest.drives().into_iter().filter(|drive| drive.storage() == Some(&storage.id)) {
+            if drive.volume.contains(":iso/") {
+                continue;
+            }
+            rows.push(&json!({
+                "content": kind, "ctime": EPOCH, "format": format_of(&drive.volume), "parent": null,
+                "size": drive.size().unwrap_or(1 << 30), "used": drive.size().unwrap_or_default() / 3,
+                "vmid": guest.vmid, "volid": drive.volume,
+            }));
+        }
+    }
+    Ok(Answer::rows(rows))
+}
+
+fn matches(wanted: &str, kind: &str) -> bool {
+    wanted.is_empty() || wanted == kind
+}
+
+fn format_of(volume: &str) -> &str {
+    match volume.rsplit_once('.') {
+        Some((_, extension @ ("qcow2" | "vmdk"))) => extension,
+        _ => "raw",
+    }
+}

@@ -1,0 +1,192 @@
+//! Every answer keeps to PVE's own schema, less the errors that genuine answers prove the schema to have.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pve_sim::{Principal, World, WorldSpec};
+use serde_json::Value;
+use support::schema::Schema;
+use support::{genuine_reads, recordings};
+
+/// The schema's own errors: a template, a place and a problem per line.
+fn listed_errors() -> BTreeSet<String> {
+    let text = include_str!("schema-errors.txt");
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// Concrete paths of every template, over the nodes, guests, storages, pools and jobs of a world.
+fn all_paths(world: &World) -> Vec<(&'static str, String)> {
+    let mut paths = Vec::new();
+    world.read(|state| {
+        for template in pve_sim::templates() {
+            let kind =
+                if template.contains("/lxc/") { pve_sim::GuestKind::Lxc } else { pve_sim::GuestKind::Qemu };
+            let mut open = vec![template.to_owned()];
+            let mut fill = |name: &str, values: Vec<String>| {
+                if template.contains(name) {
+                    open = open
+                        .iter()
+                        .flat_map(|path| values.iter().map(|value| path.replace(name, value)))
+                        .collect();
+                }
+            };
+            if template.contains("{vmid}") {
+                let guests = state.guests.values().filter(|guest| guest.kind == kind);
+                let pairs: Vec<(String, String)> =
+                    guests.map(|guest| (guest.node.to_string(), guest.vmid.to_string())).collect();
+                let fill = |(node, vmid): &(String, String)| {
+                    template.replace("{node}", node).replace("{vmid}", vmid)
+                };
+                open = pairs.iter().map(fill).collect();
+            } else {
+                fill("{node}", state.nodes.keys().cloned().collect());
+            }
+            let mut fill = |name: &str, values: Vec<String>| {
+                if template.contains(name) {
+                    open = open
+                        .iter()
+                        .flat_map(|path| values.iter().map(|value| path.replace(name, value)))
+                        .collect();
+                }
+            };
+            fill("{storage}", state.storages.keys().cloned().collect());
+            fill("{poolid}", state.pools.keys().cloned().collect());
+            fill("{id}", state.jobs.keys().cloned().collect());
+            paths.extend(open.into_iter().map(|path| (template, path)));
+        }
+    });
+    paths.extend([
+        ("/nodes/{node}/qemu", "/nodes/pve1/qemu?full=1".to_owned()),
+        ("/nodes/{node}/storage", "/nodes/pve1/storage?enabled=1".to_owned()),
+        ("/pools", "/pools?poolid=prod".to_owned()),
+        ("/access/users", "/access/users?full=1".to_owned()),
+        ("/cluster/resources", "/cluster/resources?type=vm".to_owned()),
+        ("/cluster/nextid", "/cluster/nextid?vmid=77777".to_owned()),
+    ]);
+    paths
+}
+
+/// Worlds that together show every sort of answer: ordinary, demonstration, standalone, with an offline node.
+fn worlds() -> Vec<(&'static str, World)> {
+    let rig = World::generate(&WorldSpec::new("rig", 3, 90, 11));
+    let first = rig.read(|state| *state.guests.keys().next().unwrap());
+    rig.add_snapshot(first, "before", "before the change").unwrap();
+    rig.add_snapshot(first, "after", "").unwrap();
+    let lost = World::generate(&WorldSpec::new("lost", 3, 40, 12));
+    lost.set_node_online("pve3", false).unwrap();
+    lost.forget_offline("pve3").unwrap();
+    vec![
+        ("rig", rig),
+        ("lost", lost),
+        ("demo", World::generate(&WorldSpec::demo())),
+        ("standalone", World::generate(&WorldSpec::standalone(20, 13))),
+    ]
+}
+
+/// Problems of genuine answers as lines of the list, with the paths of the answers that have any.
+fn genuine_problems(schema: &Schema, reads: &[support::Recorded]) -> (BTreeSet<String>, usize, usize) {
+    let (mut lines, mut checked, mut disagreeing) = (BTreeSet::new(), 0, 0);
+    for read in reads {
+        let Some(template) = schema.template(&read.path) else { continue };
+        let problems = schema.check(template, &read.json["data"]);
+        checked += 1;
+        disagreeing += usize::from(!problems.is_empty());
+        lines.extend(problems.into_iter().map(|problem| format!("{template} {problem}")));
+    }
+    (lines, checked, disagreeing)
+}
+
+#[test]
+fn answers_keep_to_the_schema() {
+    let Some(folder) = recordings("answers_keep_to_the_schema") else { return };
+    let schema = Schema::read(&folder);
+    let listed = listed_errors();
+    let (mut unlisted, mut used, mut answers) = (BTreeMap::<String, String>::new(), BTreeSet::new(), 0);
+    for (name, world) in worlds() {
+        for principal in ["root@pam", "audit@pve!sim", "pool@pve!sim"] {
+            let principal = Principal::parse(principal);
+            for (template, path) in all_paths(&world) {
+                let answer = world.get_as(&principal, &path);
+                if !answer.is_ok() {
+                    let expected = answer.status == 403 && principal.user() != "root@pam"
+                        || answer.status == 595 && name == "lost"
+                        || answer.status == 500 && (path.contains("/agent/") || path.contains("/content"));
+                    assert!(expected, "{name}: {path}: {answer:?}");
+                    continue;
+                }
+                answers += 1;
+                for problem in schema.check(template, &answer.body.to_json()["data"]) {
+                    let line = format!("{template} {problem}");
+                    if listed.contains(&line) {
+                        used.insert(line);
+                    } else {
+                        unlisted.insert(line, path.clone());
+                    }
+                }
+            }
+        }
+    }
+    println!("{answers} answers checked");
+    assert!(unlisted.is_empty(), "{unlisted:#?}");
+    let idle: Vec<&String> = listed.difference(&used).collect();
+    assert!(idle.is_empty(), "listed, but no answer here needs it: {idle:#?}");
+}
+
+#[test]
+fn every_listed_error_of_the_schema_is_contradicted_by_a_genuine_answer() {
+    let test = "every_listed_error_of_the_schema_is_contradicted_by_a_genuine_answer";
+    let Some(folder) = recordings(test) else { return };
+    let schema = Schema::read(&folder);
+    let (genuine, ..) = genuine_problems(&schema, &genuine_reads(&folder));
+    let unproven: Vec<String> = listed_errors().difference(&genuine).cloned().collect();
+    assert!(unproven.is_empty(), "no genuine answer contradicts the schema there: {unproven:#?}");
+}
+
+#[test]
+fn the_checker_finds_what_genuine_answers_and_schema_disagree_about() {
+    let test = "the_checker_finds_what_genuine_answers_and_schema_disagree_about";
+    let Some(folder) = recordings(test) else { return };
+    let schema = Schema::read(&folder);
+    let mut reads = support::estate(&folder, "root.jsonl");
+    reads.retain(|read| read.status == 200);
+    let (lines, checked, disagreeing) = genuine_problems(&schema, &reads);
+    println!("{disagreeing} of {checked} genuine answers disagree with the schema");
+    for line in &lines {
+        println!("  {line}");
+    }
+    assert_eq!(checked, reads.len());
+    // The number that the recordings are known to have: a change of the checker shows here.
+    assert_eq!(disagreeing, 32);
+}
+
+/// Declared and simulated: the privileges and parameters of each path, and whether the node in it answers.
+#[test]
+fn paths_ask_for_what_the_schema_declares() {
+    let Some(folder) = recordings("paths_ask_for_what_the_schema_declares") else { return };
+    let schema = Schema::read(&folder);
+    for (template, check, parameters) in pve_sim::facts() {
+        let declared = schema.get(template);
+        assert!(declared.is_object(), "{template} is not in the schema");
+        let in_path = |name: &str| template.contains(&format!("{{{name}}}"));
+        let names: BTreeSet<&str> = match declared["parameters"]["properties"].as_object() {
+            Some(properties) => properties.keys().map(String::as_str).filter(|name| !in_path(name)).collect(),
+            None => BTreeSet::new(),
+        };
+        assert_eq!(parameters.iter().copied().collect::<BTreeSet<_>>(), names, "parameters of {template}");
+        let permissions = &declared["permissions"];
+        if permissions["user"] == "all" {
+            assert_eq!(check, None, "{template}");
+            continue;
+        }
+        let (path, privileges) =
+            check.unwrap_or_else(|| panic!("{template} checks nothing, but {permissions}"));
+        assert_eq!(permissions["check"][0], "perm", "{template}");
+        assert_eq!(permissions["check"][1], path, "{template}");
+        let wanted: Vec<&str> =
+            permissions["check"][2].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(privileges, wanted, "{template}");
+    }
+}
