@@ -210,7 +210,15 @@ impl Store for EmbeddedStore {
         self.must_write("writing")?;
         self.run("write", move |inner, call| {
             transaction(inner, &call, |graph| {
-                statements.iter().map(|statement| call.write(graph, statement)).collect()
+                let mut answers = Vec::with_capacity(statements.len());
+                for statement in &statements {
+                    let rows = call.write(graph, statement)?;
+                    if statement.guard && rows.rows.is_empty() {
+                        return Err(StoreError::Guard { target: call.target.clone() });
+                    }
+                    answers.push(rows);
+                }
+                Ok(answers)
             })
         })
         .await

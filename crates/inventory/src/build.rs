@@ -94,7 +94,8 @@ pub fn node(
         uptime: measured!(uptime).map(integer),
         cpu_count: measured!(maxcpu).map(integer),
         cpu_usage: measured!(cpu),
-        memory_total: measured!(maxmem).map(integer),
+        // No machine has none: a 0 was not measured, and queries divide by it.
+        memory_total: measured!(maxmem).filter(|total| *total > 0).map(integer),
         memory_used: measured!(mem).map(integer),
         disk_total: measured!(maxdisk).map(integer),
         disk_used: measured!(disk).map(integer),

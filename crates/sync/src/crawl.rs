@@ -358,6 +358,10 @@ impl Crawl {
         }
         self.enter_storages(&mut survey, storages);
         let (jobs, authority) = tokio::join!(self.volumes_of(jobs), own_authority(client, &survey.nodes));
+        if authority.is_none() {
+            let reason = "the cluster's certificate authority could not be read: it may be another cluster".to_owned();
+            survey.notes.push(Note::new(Collector::Cluster, None, Completeness::Partial, Some(reason), 0));
+        }
         survey.cluster.ca_fingerprint = authority;
         let filtered = survey.guests_filtered();
         let (jobs, notes, odd) = jobs;
@@ -573,6 +577,13 @@ impl Crawl {
                 continue;
             };
             let (node, kind) = (guest.node.clone(), guest.kind);
+            if !survey.nodes.iter().any(|known| known.name == node) {
+                // No guest is loaded without its node; the next run will know this one.
+                unit.listed.push(*vmid);
+                let reason = format!("guest {vmid} moved to {node}, which joined during the run");
+                unit.notes.push(Note::new(Collector::Guests, None, Completeness::Partial, Some(reason), 0));
+                continue;
+            }
             let found = plan.read(vec![guest]).await;
             let still_gone = !found.gone.is_empty();
             unit.guests.extend(found.guests);

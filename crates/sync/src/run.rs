@@ -221,7 +221,7 @@ async fn cluster(
         loader.backup_jobs(jobs, survey.sees_all_guests()).await.map_err(graph)?;
     }
 
-    let swept = sweep(&mut loader, &crawl, &survey, &seen, options).await.map_err(graph)?;
+    let swept = sweep(&mut loader, &crawl, &survey, &mut seen, options).await.map_err(graph)?;
     let mut total = Counts::default();
     loader.counts().values().for_each(|counts| total.add(*counts));
     let mut odd = survey.odd;
@@ -339,13 +339,32 @@ impl Swept {
     }
 }
 
+/// Which of these backup jobs, in no listing, PVE does not know either.
+async fn jobs_gone(crawl: &Crawl, seen: &mut Seen, rows: &Rows) -> HashSet<String> {
+    let answered = !matches!(
+        seen.scopes.status(Collector::BackupJobs, None),
+        None | Some(Completeness::Failed | Completeness::Filtered)
+    );
+    if !answered {
+        return HashSet::new();
+    }
+    let unlisted: Vec<String> =
+        rows.rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect();
+    let gone = crawl.jobs_gone(&unlisted).await;
+    if let Some(job) = unlisted.iter().find(|job| !gone.contains(*job)) {
+        let reason = format!("the listing lacks job {job}, and PVE does not say that it is gone");
+        seen.scopes.note(Collector::BackupJobs, None, Completeness::Partial, Some(reason), 0);
+    }
+    gone
+}
+
 /// Deletes what is proven gone, and marks what stays unseen. Everything is decided before anything is deleted, because the guard
 /// looks at all of it.
 async fn sweep(
     loader: &mut Loader<'_>,
     crawl: &Crawl,
     survey: &Survey,
-    seen: &Seen,
+    seen: &mut Seen,
     options: &Options,
 ) -> Result<Swept, StoreError> {
     let text = |row: &[Value], at: usize| row.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -371,6 +390,8 @@ async fn sweep(
     let node_names: HashSet<String> = survey.nodes.iter().map(|node| node.name.clone()).collect();
     // A token that may not ask for the quorum does not lack it; a question that failed leaves it open.
     let quorum_unknown = seen.scopes.status(Collector::Cluster, None) >= Some(Completeness::Partial);
+    let job_rows = loader.untouched(&BACKUP_JOB, &[]).await?;
+    let jobs_gone = jobs_gone(crawl, seen, &job_rows).await;
     let evidence = Evidence {
         scopes: &seen.scopes,
         quorate: survey.cluster.quorate != Some(false) && !quorum_unknown,
@@ -401,13 +422,6 @@ async fn sweep(
     };
     let disks = swept.decide(&loader.untouched(&DISK, &[]).await?, 2, of_guest);
     let nics = swept.decide(&loader.untouched(&NIC, &[]).await?, 2, of_guest);
-    let job_rows = loader.untouched(&BACKUP_JOB, &[]).await?;
-    let unlisted_jobs: Vec<String> = if evidence.backup_job().is_ok() {
-        job_rows.rows.iter().map(|row| text(row, 0)).collect()
-    } else {
-        Vec::new()
-    };
-    let jobs_gone = crawl.jobs_gone(&unlisted_jobs).await;
     let jobs = swept.decide(&job_rows, 1, |row| {
         evidence.backup_job()?;
         if jobs_gone.contains(&text(row, 0)) { Ok(()) } else { Err(Kept::ScopeIncomplete) }

@@ -82,14 +82,14 @@ impl Run {
     fn run(self, all: &[Canned], global: &Global) -> Result<Exit, Failure> {
         let report = all.iter().find(|report| report.code.eq_ignore_ascii_case(&self.code)).ok_or_else(|| {
             let codes: Vec<_> = all.iter().map(|report| report.code.as_str()).collect();
-            Failure::new(Exit::Config, format!("there is no report {:?}; there are {}", self.code, codes.join(", ")))
+            Failure::failed(format!("there is no report {:?}; there are {}", self.code, codes.join(", ")))
         })?;
         let given: Map<String, Value> = self.params.iter().cloned().collect();
         if let Some(unknown) = given.keys().find(|name| !report.params.contains_key(*name)) {
             let known: Vec<_> = report.params.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let text = format!("report {} has no parameter {unknown:?}; it has: {known}", report.code);
-            return Err(Failure::new(Exit::Config, text));
+            return Err(Failure::failed(text));
         }
         let settings = global.settings()?;
         connect::block_on(async {

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pvegraph_graph::lease::{Holder, LeaseError};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, Completeness};
+use pvegraph_sync::identity::IdentityError;
 use pvegraph_sync::run::{self, ClusterError, ClusterReport, Options, Progress, RunError, Target};
 use pvegraph_sync::sweep::Guard;
 use serde_json::{Value, json};
@@ -96,11 +97,11 @@ pub async fn sync_and_report(
     bars.clear();
     let outcome = outcome?;
     let reports: Vec<&ClusterReport> = outcome.iter().filter_map(|one| one.as_ref().ok()).collect();
-    global.print(&summary(&reports, options.dry_run))?;
+    let failed: Vec<String> =
+        outcome.iter().filter_map(|one| one.as_ref().err()).map(|error| one_line(error)).collect();
+    global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
     reports.iter().for_each(|report| tell(report));
-    for error in outcome.iter().filter_map(|one| one.as_ref().err()) {
-        tracing::error!("{}", one_line(error));
-    }
+    failed.iter().for_each(|error| tracing::error!("{error}"));
     ended(&outcome)
 }
 
@@ -199,7 +200,7 @@ fn ended(outcome: &[Result<ClusterReport, ClusterError>]) -> Result<Exit, Failur
 fn code(error: &ClusterError) -> Exit {
     match error {
         ClusterError::Api { source, .. } => api_code(source),
-        ClusterError::Identity(error) if error.is_permission() => Exit::Auth,
+        ClusterError::Identity(IdentityError::Unnamed { source, .. }) => api_code(source),
         ClusterError::Identity(_) => Exit::Config,
         ClusterError::Store { source, .. } if source.is_auth() => Exit::Auth,
         ClusterError::Store { source, .. } if source.is_lease_lost() => Exit::Locked,
