@@ -9,7 +9,8 @@ mod statements;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pve_sim::{
-    Fault, FaultRule, GuestSpec, Power, ROOT_TOKEN, RecordedEstate, SimOptions, SimServer, Usage, World, WorldSpec,
+    Fault, FaultRule, GuestSpec, Power, ROOT_TOKEN, RecordedEstate, SimOptions, SimServer, Usage, World,
+    WorldSpec,
 };
 use pvegraph_embedded_store::{EmbeddedStore, Mode};
 use pvegraph_graph::labels::key_of;
@@ -47,11 +48,11 @@ fn seed() -> u64 {
 }
 
 /// All nodes and relationships of a graph, by label and by type, in a stable order, in the terms of the contract.
-type Whole = BTreeMap<String, Vec<Value>>;
+pub type Whole = BTreeMap<String, Vec<Value>>;
 
 /// Reads everything that is in the store. `runs`: the tags of the runs so far, which stand in the graph as stamps; each becomes its
 /// place in the list, because two stores have different ones.
-async fn whole(store: &dyn Store, runs: &[i64]) -> Whole {
+pub async fn whole(store: &dyn Store, runs: &[i64]) -> Whole {
     let mut whole = Whole::new();
     let nodes = store.read(Statement::new("MATCH (n) RETURN n")).await.unwrap();
     for row in nodes.rows {
@@ -80,7 +81,9 @@ fn node(node: &Value, dialect: Dialect, runs: &[i64]) -> (String, Map<String, Va
     let label = labels[0].as_str().unwrap();
     let mut properties = node["properties"].as_object().unwrap().clone();
     if dialect == Dialect::Embedded && LABELS.contains(&label) {
-        let part = |name: &&str| properties[*name].as_str().map_or_else(|| properties[*name].to_string(), str::to_owned);
+        let part = |name: &&str| {
+            properties[*name].as_str().map_or_else(|| properties[*name].to_string(), str::to_owned)
+        };
         let joined: Vec<_> = key_of(label).iter().map(part).collect();
         assert_eq!(properties.remove("id"), Some(json!(joined.join("/"))), "{node}");
         if let Some(id) = properties.remove("contract_id") {
@@ -98,13 +101,18 @@ fn settle(properties: &mut Map<String, Value>, runs: &[i64]) {
     for (name, value) in properties.iter_mut() {
         let Some(now) = value.as_i64() else { continue };
         match (name.as_str(), number(now)) {
-            ("firstseen" | "lastupdated" | "stale_since" | "tag", Some(run)) => *value = json!(format!("run {run}")),
-            ("started_at" | "finished_at" | "applied_at" | "asked_at", _) if now > 1_700_000_000 => *value = json!("a time"),
+            ("firstseen" | "lastupdated" | "stale_since" | "tag", Some(run)) => {
+                *value = json!(format!("run {run}"))
+            }
+            ("started_at" | "finished_at" | "applied_at" | "asked_at", _) if now > 1_700_000_000 => {
+                *value = json!("a time")
+            }
             _ => {}
         }
     }
     let run = properties.get("id").and_then(Value::as_str).and_then(|id| id.rsplit_once('/'));
-    if let Some((cluster, Some(run))) = run.map(|(cluster, tag)| (cluster, tag.parse().ok().and_then(number))) {
+    if let Some((cluster, Some(run))) = run.map(|(cluster, tag)| (cluster, tag.parse().ok().and_then(number)))
+    {
         let id = json!(format!("{cluster}/run {run}"));
         properties.insert("id".to_owned(), id);
     }
@@ -117,8 +125,12 @@ fn assert_same(what: &str, [neo4j, embedded]: [&Whole; 2]) {
     let mut differing = Vec::new();
     for name in names {
         let [a, b] = [neo4j, embedded].map(|whole| whole.get(name).unwrap_or(&none));
-        differing.extend(a.iter().filter(|one| !b.contains(one)).map(|one| format!("{name}, only in Neo4j: {one}")));
-        differing.extend(b.iter().filter(|one| !a.contains(one)).map(|one| format!("{name}, only in the file: {one}")));
+        differing.extend(
+            a.iter().filter(|one| !b.contains(one)).map(|one| format!("{name}, only in Neo4j: {one}")),
+        );
+        differing.extend(
+            b.iter().filter(|one| !a.contains(one)).map(|one| format!("{name}, only in the file: {one}")),
+        );
         if a.len() != b.len() {
             differing.push(format!("{name}: {} in Neo4j, {} in the file", a.len(), b.len()));
         }
@@ -162,7 +174,9 @@ fn assert_same_rows(what: &str, report: &Report, [neo4j, embedded]: [&Rows; 2]) 
         return;
     };
     let order = |rows: &Rows| -> Vec<Vec<Value>> {
-        (0..rows.rows.len()).map(|row| columns.iter().map(|name| rows.get(row, name).unwrap().clone()).collect()).collect()
+        (0..rows.rows.len())
+            .map(|row| columns.iter().map(|name| rows.get(row, name).unwrap().clone()).collect())
+            .collect()
     };
     assert_eq!(order(neo4j), order(embedded), "{what}: the order");
     assert_eq!(bag(neo4j), bag(embedded), "{what}");
@@ -226,7 +240,8 @@ impl Pair {
             let ran = rig.sync(code).await;
             let mut answer = ran.json();
             let clusters = answer["clusters"].as_array_mut().unwrap();
-            let tags: BTreeSet<i64> = clusters.iter_mut().map(|cluster| cluster["tag"].take().as_i64().unwrap()).collect();
+            let tags: BTreeSet<i64> =
+                clusters.iter_mut().map(|cluster| cluster["tag"].take().as_i64().unwrap()).collect();
             assert_eq!(tags.len(), 1, "{what}: one run has one tag");
             runs.extend(&tags);
             said.push(answer);
@@ -311,7 +326,10 @@ async fn two_clusters_with_the_same_names_are_the_same_graph_in_both_stores() {
     // Volumes are left on a storage that is no more.
     world.remove_storage("tank").unwrap();
     // What queries divide by.
-    second.world().unwrap().update(|state| state.nodes.get_mut("pve2").unwrap().memory = Usage { total: 0, used: 0 });
+    second
+        .world()
+        .unwrap()
+        .update(|state| state.nodes.get_mut("pve2").unwrap().memory = Usage { total: 0, used: 0 });
     let changed = pair.agree("much happened", 0).await;
     let stamp = |graph: &Whole, vmid| guest(graph, "demo", vmid).unwrap()["firstseen"].clone();
     assert_eq!((stamp(&changed, 130), stamp(&changed, 131)), (json!("run 0"), json!("run 2")));
@@ -347,8 +365,12 @@ async fn two_clusters_with_the_same_names_are_the_same_graph_in_both_stores() {
     // The same through the program.
     for report in reports::reports().unwrap() {
         for given in parameters(&report) {
-            let params: Vec<String> =
-                given.as_object().unwrap().iter().map(|(name, value)| format!("--param={name}={value}")).collect();
+            let params: Vec<String> = given
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, value)| format!("--param={name}={value}"))
+                .collect();
             let mut args = vec!["report", "run", &report.code, "-o", "json"];
             args.extend(params.iter().map(String::as_str));
             let [neo4j, embedded] = pair.run(&args).await;
@@ -364,7 +386,8 @@ async fn the_recorded_estate_is_the_same_graph_in_both_stores() {
     let test = "the_recorded_estate_is_the_same_graph_in_both_stores";
     let Some(directory) = recordings_dir(test) else { return };
     let serve = |view: &str| {
-        let estate = RecordedEstate::read(&directory.join("estate-8.4").join(format!("{view}.jsonl"))).unwrap();
+        let estate =
+            RecordedEstate::read(&directory.join("estate-8.4").join(format!("{view}.jsonl"))).unwrap();
         SimServer::start_recorded(estate, SimOptions::default())
     };
     let mut pair = Pair::new().await;

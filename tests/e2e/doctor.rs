@@ -49,7 +49,8 @@ impl Told {
     fn says(&self, subject: &str, check: &str, result: &str, words: &[&str]) -> &Self {
         let row = self.row(subject, check);
         assert_eq!(row["result"], result, "{}", self.shown());
-        let text = format!("{} {}", row["detail"].as_str().unwrap(), row["mend"].as_str().unwrap_or_default());
+        let text =
+            format!("{} {}", row["detail"].as_str().unwrap(), row["mend"].as_str().unwrap_or_default());
         for word in words {
             assert!(text.contains(word), "{word:?} is not in: {text}");
         }
@@ -135,7 +136,8 @@ async fn recorded(test: &str, view: &str) -> Option<SimServer> {
     for node in ["pve1", "pve2"] {
         let path = format!("/nodes/{node}/time");
         if estate.get(&path).status == 200 {
-            estate.set(&path, Answer::ok(json!({ "time": now(), "localtime": now(), "timezone": "Etc/UTC" })));
+            estate
+                .set(&path, Answer::ok(json!({ "time": now(), "localtime": now(), "timezone": "Etc/UTC" })));
         }
     }
     Some(SimServer::start_recorded(estate, SimOptions::default()).await.unwrap())
@@ -195,7 +197,8 @@ async fn a_genuine_estate_seen_by_an_auditor_lacks_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_genuine_estate_seen_by_a_tenant_says_what_is_not_seen() {
     let Some(server) = recorded("a_genuine_estate_seen_by_a_tenant", "pool-limited").await else { return };
-    let rig = migrated(&Graph::Embedded).await.cluster(Some("rig"), &server, Some(&credential("tenant@pve!inv")));
+    let rig =
+        migrated(&Graph::Embedded).await.cluster(Some("rig"), &server, Some(&credential("tenant@pve!inv")));
     let told = doctor(&rig, &[]).await.ended(0);
     let grant = "pveum acl modify / --users 'tenant@pve' --roles PVEAuditor; pveum acl modify / --tokens 'tenant@pve!inv' \
                  --roles PVEAuditor";
@@ -209,13 +212,23 @@ async fn a_genuine_estate_seen_by_a_tenant_says_what_is_not_seen() {
         told.says("cluster", check, "warning", &words);
         assert_eq!(told.mend("cluster", check), grant, "{check}");
     }
-    told.says("cluster \"rig\"", "quorum", "skipped", &["Sys.Audit"]).says("at https", "clock", "skipped", &["Sys.Audit"]);
+    told.says("cluster \"rig\"", "quorum", "skipped", &["Sys.Audit"]).says(
+        "at https",
+        "clock",
+        "skipped",
+        &["Sys.Audit"],
+    );
     assert!(!told.shown().contains("\"failed\""), "{}", told.shown());
 
     // Without a configured name it is not known which cluster this is.
     let rig = rig.without_clusters().cluster(None, &server, Some(&credential("tenant@pve!inv")));
     let told = doctor(&rig, &[]).await.ended(12);
-    told.says("clusters[0]", "name", "failed", &["set `name` under its [[clusters]], or: pveum acl modify / --users"]);
+    told.says(
+        "clusters[0]",
+        "name",
+        "failed",
+        &["set `name` under its [[clusters]], or: pveum acl modify / --users"],
+    );
     server.shutdown().await;
 }
 
@@ -270,7 +283,11 @@ async fn refused_credentials_tell_how_to_make_others() {
         "at https",
         "authentication",
         "failed",
-        &["two-factor", &format!("pveum user token add '{TFA_USER}' pvegraph --privsep 1"), "token_secret_file"],
+        &[
+            "two-factor",
+            &format!("pveum user token add '{TFA_USER}' pvegraph --privsep 1"),
+            "token_secret_file",
+        ],
     );
     user(&mut rig, "audit@pve", &world.password("audit@pve").unwrap());
     assert_eq!(doctor(&rig, &[]).await.ended(0).amiss(), [""; 0]);
@@ -297,8 +314,17 @@ async fn a_token_without_rights_of_its_own_sees_nothing() {
 
     // An entry nearer to the guests replaces what is given at the top.
     world.grant("audit@pve!bare", "PVEDatastoreUser", "/vms", true).unwrap();
-    let told = doctor(&rig, &[]).await.ended(12);
-    assert!(told.mend("cluster", "VM.Audit on /vms").starts_with("pveum acl modify /vms --users 'audit@pve'"), "{}", told.shown());
+    let told = doctor(&rig, &[]).await.ended(0);
+    told.says(
+        "cluster",
+        "VM.Audit on /vms",
+        "warning",
+        &[
+            "pveum acl list",
+            "pveum acl modify /vms --tokens 'audit@pve!bare'",
+            "replaces there what the user inherits",
+        ],
+    );
     told.says("cluster", "Datastore.Audit on /storage", "ok", &[]);
     server.shutdown().await;
 }
@@ -311,8 +337,20 @@ async fn an_administrator_s_token_is_warned_of() {
     let credential = world.add_full_token("admin@pve", "pvegraph");
     let rig = rig.without_clusters().cluster(None, &server, Some(&credential));
     let told = doctor(&rig, &[]).await.ended(0);
-    told.says("cluster", "least privilege", "warning", &["pveum user token add 'admin@pve' pvegraph-read --privsep 1"]);
+    told.says(
+        "cluster",
+        "least privilege",
+        "warning",
+        &["pveum user token add 'admin@pve' pvegraph-read --privsep 1"],
+    );
     assert_eq!(told.amiss(), ["least privilege: warning"], "{}", told.shown());
+
+    // A name is one word of the shell, whatever it holds.
+    let credential = world.add_full_token("o'neil@pve", "sync");
+    let rig = rig.without_clusters().cluster(Some("rig"), &server, Some(&credential));
+    let told = doctor(&rig, &[]).await.ended(12);
+    let mend = r"pveum acl modify / --users 'o'\''neil@pve' --roles PVEAuditor; ";
+    assert!(told.mend("cluster", "VM.Audit on /vms").starts_with(mend), "{}", told.shown());
     server.shutdown().await;
 }
 
@@ -328,9 +366,9 @@ async fn trust_is_told_with_the_certificate_presented() {
     let cases = [
         (pin.as_str(), 0, "ok", "it is the pinned one"),
         ("insecure = true", 0, "warning", "whoever is in between reads the secret"),
-        (wrong.as_str(), 13, "failed", "/etc/pve/pve-root-ca.pem"),
+        (wrong.as_str(), 13, "failed", "copy the cluster's /etc/pve/pve-root-ca.pem"),
         ("", 13, "failed", "/etc/pve/pve-root-ca.pem"),
-        (&format!("fingerprint = \"{}\"", other.fingerprint()), 13, "failed", other.fingerprint()),
+        (&format!("fingerprint = \"{}\"", other.fingerprint()), 13, "failed", "somebody is in between"),
         ("ca_file = \"absent.pem\"", 10, "failed", "absent.pem"),
     ];
     for (trust, code, result, words) in cases {
@@ -351,6 +389,18 @@ async fn trust_is_told_with_the_certificate_presented() {
             told.says("at https", "authentication", "skipped", &[]);
         }
     }
+
+    // The right authority, for other names.
+    let anywhere =
+        SimOptions { listen: ([0, 0, 0, 0], 0).into(), allow_non_loopback: true, ..SimOptions::default() };
+    let elsewhere = SimServer::start(world(), anywhere).await.unwrap();
+    let trust = authority(&rig, "elsewhere.pem", &elsewhere);
+    rig.settings.clear();
+    let port = elsewhere.endpoints()[0].address.port();
+    cluster(&mut rig, &[format!("https://127.0.0.2:{port}")], &format!("{login}{trust}"));
+    let told = doctor(&rig, &[]).await.ended(13);
+    told.says("at https", "tls", "failed", &["name or address", elsewhere.fingerprint()]);
+    assert!(!told.mend("at https", "tls").contains("pve-root-ca.pem"), "{}", told.shown());
     server.shutdown().await;
 }
 
@@ -378,7 +428,12 @@ async fn an_endpoint_that_is_no_proxmox_ve_is_told() {
     let (mut rig, server) = sound().await;
     let page = server.faults().add(FaultRule::below("/", Fault::Html));
     let told = doctor(&rig, &[]).await.ended(13);
-    told.says("at https", "version", "failed", &["not PVE's JSON", "text/html"]).says("at https", "connection", "ok", &[]);
+    told.says("at https", "version", "failed", &["not PVE's JSON", "text/html"]).says(
+        "at https",
+        "connection",
+        "ok",
+        &[],
+    );
     server.faults().remove(page);
     server.faults().add(FaultRule::below("/", Fault::Hang));
     rig = rig.without_clusters();
@@ -404,7 +459,8 @@ async fn endpoints_of_different_clusters_are_not_one() {
     told.says("clusters[0]", "one cluster", "failed", &[&here, &there, "[[clusters]] of its own"]);
 
     // One cluster under two names, and two under one.
-    for (first, second, words) in [(&here, &here, "the same cluster as"), (&here, &there, "has the name of")] {
+    for (first, second, words) in [(&here, &here, "the same cluster as"), (&here, &there, "has the name of")]
+    {
         rig.settings.clear();
         cluster(&mut rig, std::slice::from_ref(first), &format!("{login}{trust}name = \"a\""));
         let name = if first == second { "name = \"b\"" } else { "" };
@@ -422,7 +478,15 @@ async fn endpoints_of_different_clusters_are_not_one() {
         if first == second {
             let told = doctor(&rig, &["--cluster", "b"]).await.ended(0);
             assert!(!told.shown().contains("cluster \\\"a\\\""), "{}", told.shown());
-            assert_eq!(doctor(&rig, &["--cluster", "c"]).await.ended(10).says("configuration", "clusters", "failed", &["\"c\""]).amiss().len(), 1);
+            assert_eq!(
+                doctor(&rig, &["--cluster", "c"])
+                    .await
+                    .ended(10)
+                    .says("configuration", "clusters", "failed", &["\"c\""])
+                    .amiss()
+                    .len(),
+                1
+            );
         }
     }
 
@@ -435,15 +499,25 @@ async fn endpoints_of_different_clusters_are_not_one() {
     doctor(&rig, &[]).await.ended(0).says("renamed", "identity", "warning", &["name = \"rig\""]);
     rig.settings.clear();
     cluster(&mut rig, &[there], &format!("{login}{trust}"));
-    doctor(&rig, &[]).await.ended(10).says("clusters[0]", "identity", "failed", &["--accept-new-authority rig"]);
+    doctor(&rig, &[]).await.ended(10).says(
+        "clusters[0]",
+        "identity",
+        "failed",
+        &["--accept-new-authority rig"],
+    );
     server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_in_trouble_is_warned_of() {
-    let server = SimServer::start(world(), SimOptions { endpoints: 2, ..SimOptions::default() }).await.unwrap();
+    let server =
+        SimServer::start(world(), SimOptions { endpoints: 2, ..SimOptions::default() }).await.unwrap();
     let world = server.world().unwrap();
-    let rig = migrated(&Graph::Embedded).await.cluster(None, &server, Some(&world.credential(AUDIT_TOKEN).unwrap()));
+    let rig = migrated(&Graph::Embedded).await.cluster(
+        None,
+        &server,
+        Some(&world.credential(AUDIT_TOKEN).unwrap()),
+    );
     assert_eq!(doctor(&rig, &[]).await.ended(0).amiss(), [""; 0]);
     world.set_quorum(false);
     world.advance_clock(60);
@@ -455,7 +529,12 @@ async fn a_cluster_in_trouble_is_warned_of() {
     let told = doctor(&rig, &[]).await.ended(0);
     let [first, second] = [0, 1].map(|at| server.urls()[at].clone());
     for endpoint in [&first, &second] {
-        told.says(endpoint, "clock", "warning", &["60 s ahead of"]).says(endpoint, "version", "warning", &["6.4-15"]);
+        told.says(endpoint, "clock", "warning", &["60 s ahead of"]).says(
+            endpoint,
+            "version",
+            "warning",
+            &["6.4-15"],
+        );
     }
     told.says("clusters[0]", "quorum", "warning", &["pvecm status"]);
     // The certificate is that of the endpoint's own node.
@@ -489,7 +568,12 @@ async fn a_configuration_that_is_wrong_is_a_row_for_each_mistake() {
     let login = "token_id = \"audit@pve!sim\"\ntoken_secret_file = \"nowhere\"\n";
     cluster(&mut rig, &server.urls(), login);
     let told = doctor(&rig, &[]).await.ended(10);
-    told.says("clusters[0]", "secret", "failed", &["nowhere", "token_secret_file"]).says("at https", "connection", "ok", &[]);
+    told.says("clusters[0]", "secret", "failed", &["nowhere", "token_secret_file"]).says(
+        "at https",
+        "connection",
+        "ok",
+        &[],
+    );
     told.says("at https", "authentication", "skipped", &[]).says("store", "migrations", "ok", &[]);
     server.shutdown().await;
 }
@@ -520,7 +604,8 @@ async fn an_embedded_file_is_looked_at_from_outside() {
         told.says("store", "file", "failed", &[words]).says("store", "stamps", "skipped", &[]);
     }
     // The first kind that failed gives the code.
-    rig.settings = "\n[[clusters]]\nendpoints = [\"https://127.0.0.1:1\"]\ntoken_id = \"a@pve!b\"\n".to_owned();
+    rig.settings =
+        "\n[[clusters]]\nendpoints = [\"https://127.0.0.1:1\"]\ntoken_id = \"a@pve!b\"\n".to_owned();
     doctor(&rig, &["--store", "embedded:."]).await.ended(10);
 }
 
@@ -540,7 +625,12 @@ async fn a_neo4j_is_looked_at_as_a_whole() {
     let db = fresh().await;
     let rig = Rig::new(&Graph::Neo4j((*db).clone()));
     let told = doctor(&rig, &[]).await.ended(0);
-    told.says("store", "migrations", "warning", &["pvegraph migrate up"]).says("store", "version", "ok", &["community"]);
+    told.says("store", "migrations", "warning", &["pvegraph migrate up"]).says(
+        "store",
+        "version",
+        "ok",
+        &["community"],
+    );
     rig.run(&["migrate", "up"]).await.ended(0);
     let told = doctor(&rig, &[]).await.ended(0);
     assert_eq!(told.amiss(), ["clusters: warning"], "{}", told.shown());
@@ -549,7 +639,8 @@ async fn a_neo4j_is_looked_at_as_a_whole() {
     db.cypher("DROP CONSTRAINT proxmox_network_interface_key", Value::Null).await;
     db.cypher("DROP INDEX proxmox_vm_name", Value::Null).await;
     let told = doctor(&rig, &[]).await.ended(14);
-    let missing: Vec<&Value> = told.rows.iter().filter(|row| row["check"] == "constraints and indexes").collect();
+    let missing: Vec<&Value> =
+        told.rows.iter().filter(|row| row["check"] == "constraints and indexes").collect();
     assert_eq!(missing.len(), 2, "{}", told.shown());
     let results: Vec<&str> = missing.iter().map(|row| row["result"].as_str().unwrap()).collect();
     assert_eq!(results, ["failed", "warning"]);
@@ -558,7 +649,12 @@ async fn a_neo4j_is_looked_at_as_a_whole() {
         db.cypher(statement, Value::Null).await;
     }
     assert_eq!(doctor(&rig, &[]).await.ended(0).amiss(), ["clusters: warning"]);
-    let named = db.cypher("SHOW INDEXES YIELD name WHERE name IN ['proxmox_network_interface_key', 'proxmox_vm_name']", Value::Null).await;
+    let named = db
+        .cypher(
+            "SHOW INDEXES YIELD name WHERE name IN ['proxmox_network_interface_key', 'proxmox_vm_name']",
+            Value::Null,
+        )
+        .await;
     assert_eq!(named.len(), 2, "by their own names, so that a migration finds them");
 
     // Somebody else's node under a label of ours.
@@ -582,21 +678,29 @@ async fn a_neo4j_is_looked_at_as_a_whole() {
         ("SET m.state = 'running up', m.backup = '/nowhere'", "was begun and not ended"),
     ] {
         let keep = "MATCH (m:PvegraphMigration) WITH m ORDER BY m.version LIMIT 1";
-        let record = db.cypher(&format!("{keep} RETURN properties(m) AS m"), Value::Null).await[0]["m"].clone();
+        let record =
+            db.cypher(&format!("{keep} RETURN properties(m) AS m"), Value::Null).await[0]["m"].clone();
         db.cypher(&format!("{keep} {change}"), Value::Null).await;
         let changed = dump(&db).await;
         let told = doctor(&rig, &[]).await.ended(14);
-        let details: String = told.rows.iter().filter(|row| row["check"] == "migrations").map(Value::to_string).collect();
+        let details: String =
+            told.rows.iter().filter(|row| row["check"] == "migrations").map(Value::to_string).collect();
         assert!(details.contains(words), "{}", told.shown());
         assert_eq!(dump(&db).await, changed, "a check writes nothing");
-        db.cypher("MATCH (m:PvegraphMigration {id: $record.id}) SET m = $record", json!({ "record": record })).await;
+        db.cypher(
+            "MATCH (m:PvegraphMigration {id: $record.id}) SET m = $record",
+            json!({ "record": record }),
+        )
+        .await;
     }
     assert_eq!(dump(&db).await, before);
 }
 
 /// Every node of the database with its properties, and its constraints.
 async fn dump(db: &Neo4jServer) -> Vec<Value> {
-    let mut all = db.cypher("MATCH (n) RETURN labels(n) AS l, properties(n) AS p ORDER BY elementId(n)", Value::Null).await;
+    let mut all = db
+        .cypher("MATCH (n) RETURN labels(n) AS l, properties(n) AS p ORDER BY elementId(n)", Value::Null)
+        .await;
     all.extend(db.cypher("SHOW CONSTRAINTS YIELD name RETURN name ORDER BY name", Value::Null).await);
     all
 }
@@ -611,7 +715,12 @@ async fn a_neo4j_that_can_not_be_used_says_why() {
         rig
     };
     let told = doctor(&at(db.bolt_uri.clone(), "not-the-password"), &[]).await.ended(12);
-    told.says("store", "connection", "ok", &[]).says("store", "credentials", "failed", &["password_file", "NEO4J_AUTH"]);
+    told.says("store", "connection", "ok", &[]).says(
+        "store",
+        "credentials",
+        "failed",
+        &["password_file", "NEO4J_AUTH"],
+    );
     told.says("store", "migrations", "skipped", &[]);
 
     let address = db.bolt_uri.strip_prefix("bolt://").unwrap();
@@ -624,7 +733,12 @@ async fn a_neo4j_that_can_not_be_used_says_why() {
         format!("bolt+s://{address}"),
     ] {
         let told = doctor(&at(uri.clone(), &db.password), &[]).await.ended(14);
-        told.says("store", "connection", "failed", &["`uri` in [store]"]).says("store", "lease", "skipped", &[]);
+        told.says("store", "connection", "failed", &["`uri` in [store]"]).says(
+            "store",
+            "lease",
+            "skipped",
+            &[],
+        );
     }
     let told = doctor(&at(format!("http://{address}"), &db.password), &[]).await.ended(10);
     told.says("configuration", "settings", "failed", &["bolt://HOST:PORT"]);
@@ -634,10 +748,21 @@ async fn a_neo4j_that_can_not_be_used_says_why() {
     fs::remove_file(rig.dir.path().join("neo4j.password")).unwrap();
     // The rig would write the file again.
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pvegraph"));
-    let output = command.env_clear().current_dir(rig.dir.path()).args(["doctor", "-o", "json"]).output().await.unwrap();
+    let output = command
+        .env_clear()
+        .current_dir(rig.dir.path())
+        .args(["doctor", "-o", "json"])
+        .output()
+        .await
+        .unwrap();
     let ran = Told {
         code: output.status.code(),
         rows: serde_json::from_slice::<Value>(&output.stdout).unwrap()["rows"].as_array().unwrap().clone(),
     };
-    ran.ended(10).says("store", "password", "failed", &["neo4j.password"]).says("store", "stamps", "skipped", &[]);
+    ran.ended(10).says("store", "password", "failed", &["neo4j.password"]).says(
+        "store",
+        "stamps",
+        "skipped",
+        &[],
+    );
 }

@@ -46,7 +46,8 @@ async fn compare(rig: &Rig, expected: &Value, count_metrics: bool) -> usize {
         assert_eq!(found.len(), wanted.len(), "{label}: {:?}", found.keys());
         for node in wanted {
             let id = node["id"].as_str().unwrap();
-            let real = found.get(id).unwrap_or_else(|| panic!("no {label} {id}; there are {:?}", found.keys()));
+            let real =
+                found.get(id).unwrap_or_else(|| panic!("no {label} {id}; there are {:?}", found.keys()));
             for stamp in ["firstseen", "lastupdated"] {
                 assert!(real[stamp].as_i64().unwrap() > 1_700_000_000, "{label} {id} {stamp}");
             }
@@ -64,7 +65,9 @@ async fn compare(rig: &Rig, expected: &Value, count_metrics: bool) -> usize {
     }
     for (kind, from, to) in RELATIONSHIPS {
         let id = rig.id();
-        let rows = rig.read(&format!("MATCH (a:{from})-[r:{kind}]->(b:{to}) RETURN a.{id} AS a, b.{id} AS b, r AS r")).await;
+        let rows = rig
+            .read(&format!("MATCH (a:{from})-[r:{kind}]->(b:{to}) RETURN a.{id} AS a, b.{id} AS b, r AS r"))
+            .await;
         let found: BTreeMap<(String, String), Value> = rows
             .into_iter()
             .map(|row| {
@@ -103,7 +106,9 @@ fn bag(rows: &[Value]) -> Vec<String> {
                 .as_object()
                 .unwrap()
                 .iter()
-                .map(|(name, value)| (name, value.as_f64().map_or_else(|| value.to_string(), |n| format!("{n:.9e}"))))
+                .map(|(name, value)| {
+                    (name, value.as_f64().map_or_else(|| value.to_string(), |n| format!("{n:.9e}")))
+                })
                 .collect();
             format!("{sorted:?}")
         })
@@ -136,21 +141,30 @@ async fn the_graph_is_what_the_recordings_say(graph: &Graph) {
         }
     };
     for (code, column) in [("Q1", "v.memory"), ("Q3", "n.cpu_usage"), ("Q5", "usage_percent")] {
-        let values: Vec<f64> = order(code, column).await.iter().map(|value| value.as_f64().unwrap()).collect();
+        let values: Vec<f64> =
+            order(code, column).await.iter().map(|value| value.as_f64().unwrap()).collect();
         assert!(values.windows(2).all(|pair| pair[0] >= pair[1]), "{code}: {values:?}");
     }
     assert_eq!(order("Q8", "node").await, [json!("pve1"), json!("pve2")]);
 
     let reports = &expected["queries"]["reports"];
     let pick = |rows: Vec<Value>, columns: &[&str]| -> Vec<Value> {
-        rows.iter().map(|row| columns.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect()).collect()
+        rows.iter()
+            .map(|row| columns.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect())
+            .collect()
     };
     let columns = ["name", "node", "vmid", "cluster_id"];
     let rows = rig.run(&["report", "run", "R1", "-o", "json"]).await.ended(0).rows();
-    assert_eq!(bag(&pick(rows, &columns)), bag(&pick(reports["backupless"].as_array().unwrap().clone(), &columns)));
+    assert_eq!(
+        bag(&pick(rows, &columns)),
+        bag(&pick(reports["backupless"].as_array().unwrap().clone(), &columns))
+    );
     let columns = ["name", "node", "vmid", "cluster_id", "disk_id", "storage", "size"];
     let rows = rig.run(&["report", "run", "R2", "-o", "json"]).await.ended(0).rows();
-    assert_eq!(bag(&pick(rows, &columns)), bag(&pick(reports["excluded-disks"].as_array().unwrap().clone(), &columns)));
+    assert_eq!(
+        bag(&pick(rows, &columns)),
+        bag(&pick(reports["excluded-disks"].as_array().unwrap().clone(), &columns))
+    );
     server.shutdown().await;
 }
 on_both_stores!(whole => the_graph_is_what_the_recordings_say);
@@ -214,7 +228,9 @@ async fn a_pools_auditor_after_root_deletes_nothing(graph: &Graph) {
     assert_eq!(ran.counts("ProxmoxBackupJob"), [0, 0, 0, 0, 3]);
     // What it could not see keeps its values, metrics of nodes among them.
     assert_eq!(rig.stable(&unseen_metrics).await, before);
-    let nodes = rig.read("MATCH (n:ProxmoxNode) WHERE n.memory_total > 0 AND n.ip IS NOT NULL RETURN n.name AS name").await;
+    let nodes = rig
+        .read("MATCH (n:ProxmoxNode) WHERE n.memory_total > 0 AND n.ip IS NOT NULL RETURN n.name AS name")
+        .await;
     assert_eq!(nodes.len(), 2);
     let stale = rig.read("MATCH (v:ProxmoxVM) WHERE v.stale_since IS NOT NULL RETURN v.vmid AS vmid").await;
     assert_eq!(stale.len(), 9);

@@ -44,7 +44,8 @@ fn movable(world: &World) -> (u32, String, String) {
         for guest in state.guests.values() {
             for (key, value) in guest.config.iter() {
                 let text = value.to_text();
-                let on = |storage: &str| text.starts_with(&format!("{storage}:")) && !text.contains("media=cdrom");
+                let on =
+                    |storage: &str| text.starts_with(&format!("{storage}:")) && !text.contains("media=cdrom");
                 if key.starts_with("scsi") && on("local-lvm") {
                     return (guest.vmid, key.to_owned(), "local".to_owned());
                 }
@@ -76,7 +77,9 @@ async fn a_migrated_guest_stays_the_same_node(graph: &Graph) {
     assert!(after["lastupdated"].as_i64() > before["lastupdated"].as_i64());
     assert_eq!(disks(&rig, vmid).await, disks_before);
     let hosts = rig
-        .read(&format!("MATCH (n:ProxmoxNode)-[:HOSTS_VM]->(v:ProxmoxVM) WHERE v.vmid = {vmid} RETURN n.name AS node"))
+        .read(&format!(
+            "MATCH (n:ProxmoxNode)-[:HOSTS_VM]->(v:ProxmoxVM) WHERE v.vmid = {vmid} RETURN n.name AS node"
+        ))
         .await;
     assert_eq!(hosts, [json!({ "node": target })]);
     server.shutdown().await;
@@ -93,7 +96,8 @@ async fn a_reused_vmid_is_another_node(graph: &Graph) {
     let disks_before = disks(&rig, vmid).await.len() as u64;
 
     // Another machine: another UUID and creation time.
-    let spec = GuestSpec::qemu(vmid, "reborn").node(before["node"].as_str().unwrap()).disk("scsi5", "local", 3, "");
+    let spec =
+        GuestSpec::qemu(vmid, "reborn").node(before["node"].as_str().unwrap()).disk("scsi5", "local", 3, "");
     world.recreate(spec).unwrap();
     let ran = rig.sync(0).await;
     assert_eq!(ran.counts("ProxmoxVM"), [1, 0, 99, 1, 0]);
@@ -110,7 +114,10 @@ async fn a_reused_vmid_is_another_node(graph: &Graph) {
     let ran = rig.sync(0).await;
     assert_eq!(ran.counts("ProxmoxVM"), [1, 0, 99, 1, 0]);
     let container = guest(&rig, vmid).await;
-    assert_eq!((&container["type"], container.get("smbios_uuid").unwrap_or(&Value::Null)), (&json!("lxc"), &Value::Null));
+    assert_eq!(
+        (&container["type"], container.get("smbios_uuid").unwrap_or(&Value::Null)),
+        (&json!("lxc"), &Value::Null)
+    );
     assert!(container["firstseen"].as_i64() > reborn["firstseen"].as_i64());
     server.shutdown().await;
 }
@@ -163,7 +170,11 @@ async fn what_is_gone_is_swept_and_what_changed_is_updated(graph: &Graph) {
     assert_eq!(guest(&rig, vmid).await["tags"], json!(["one", "two"]));
     assert!(disks(&rig, vmid).await.iter().all(|disk| disk["disk_id"] != key.as_str()));
     for label in ["ProxmoxDisk", "ProxmoxNetworkInterface"] {
-        let orphans = rig.read(&format!("MATCH (n:{label}) WHERE NOT EXISTS {{ (:ProxmoxVM)-->(n) }} RETURN n.vmid AS vmid")).await;
+        let orphans = rig
+            .read(&format!(
+                "MATCH (n:{label}) WHERE NOT EXISTS {{ (:ProxmoxVM)-->(n) }} RETURN n.vmid AS vmid"
+            ))
+            .await;
         assert_eq!(orphans, Vec::<Value>::new(), "{label}");
     }
     server.shutdown().await;
@@ -198,7 +209,9 @@ async fn two_clusters_that_share_every_name_live_side_by_side(graph: &Graph) {
     let of_one = |graph: BTreeMap<String, Vec<Map<String, Value>>>| {
         graph
             .into_iter()
-            .map(|(kind, rows)| (kind, rows.into_iter().filter(|row| row["cluster_id"] == "one").collect::<Vec<_>>()))
+            .map(|(kind, rows)| {
+                (kind, rows.into_iter().filter(|row| row["cluster_id"] == "one").collect::<Vec<_>>())
+            })
             .collect::<BTreeMap<_, _>>()
     };
     let before = of_one(rig.stable(&[]).await);
@@ -224,7 +237,11 @@ async fn a_second_cluster_under_the_firsts_name_is_refused(graph: &Graph) {
     let before = rig.stable(&[]).await;
     let credential = two.world().unwrap().credential(ROOT_TOKEN);
     let rig = rig.without_clusters().cluster(None, &two, credential.as_ref());
-    rig.run(&["sync"]).await.ended(10).says(&["knows another cluster as", "rig", "--accept-new-authority rig"]);
+    rig.run(&["sync"]).await.ended(10).says(&[
+        "knows another cluster as",
+        "rig",
+        "--accept-new-authority rig",
+    ]);
     assert_eq!(rig.stable(&[]).await, before);
     // Under a name of its own it is welcome.
     let rig = rig.without_clusters().cluster(Some("rig2"), &two, credential.as_ref());
@@ -254,7 +271,8 @@ async fn an_offline_node_loses_nothing(graph: &Graph) {
     world.forget_offline(&node).unwrap();
     rig.sync(3).await;
     assert_eq!(rig.stable(&left_out).await, before);
-    let unknown = rig.read("MATCH (v:ProxmoxVM) WHERE v.status = 'unknown' RETURN DISTINCT v.node AS node").await;
+    let unknown =
+        rig.read("MATCH (v:ProxmoxVM) WHERE v.status = 'unknown' RETURN DISTINCT v.node AS node").await;
     assert_eq!(unknown, [json!({ "node": node })]);
     // As configured, that is a success.
     let mut rig = rig;
@@ -263,7 +281,10 @@ async fn an_offline_node_loses_nothing(graph: &Graph) {
     world.set_node_online(&node, true).unwrap();
     rig.sync(0).await;
     assert_eq!(rig.stable(&METRICS).await.get("ProxmoxDisk"), before.get("ProxmoxDisk"));
-    assert_eq!(rig.read("MATCH (n) WHERE n.stale_since IS NOT NULL RETURN count(n) AS n").await, [json!({ "n": 0 })]);
+    assert_eq!(
+        rig.read("MATCH (n) WHERE n.stale_since IS NOT NULL RETURN count(n) AS n").await,
+        [json!({ "n": 0 })]
+    );
     server.shutdown().await;
 }
 on_both_stores!(offline => an_offline_node_loses_nothing);

@@ -92,7 +92,12 @@ impl Rig {
     }
 
     /// Adds a cluster. Without a credential any token does.
-    pub fn cluster(mut self, name: Option<&str>, server: &SimServer, credential: Option<&Credential>) -> Self {
+    pub fn cluster(
+        mut self,
+        name: Option<&str>,
+        server: &SimServer,
+        credential: Option<&Credential>,
+    ) -> Self {
         let n = self.count;
         self.count += 1;
         let file = |what: &str| self.dir.path().join(format!("{n}.{what}"));
@@ -254,8 +259,17 @@ pub const RELATIONSHIPS: [(&str, &str, &str); 9] = [
 ];
 
 /// What changes by itself from run to run, besides stamps.
-pub const METRICS: [&str; 9] =
-    ["uptime", "cpu_usage", "memory_used", "disk_total", "disk_used", "total", "used", "available", "lastupdated"];
+pub const METRICS: [&str; 9] = [
+    "uptime",
+    "cpu_usage",
+    "memory_used",
+    "disk_total",
+    "disk_used",
+    "total",
+    "used",
+    "available",
+    "lastupdated",
+];
 
 /// Both stores: the shared server, wiped and kept for the caller, and a file.
 #[macro_export]

@@ -205,7 +205,7 @@ pub enum Trust {
     SystemRoots,
     /// The authorities in this PEM file.
     CaFile(PathBuf),
-    /// The certificate with this SHA-256, written `AA:BB:…`.
+    /// The certificates with these SHA-256, written `AA:BB:…`, with commas between them.
     Fingerprint(String),
     /// It is not checked at all.
     Insecure,

@@ -5,9 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use pve_client::{Auth, CaSource, ClientConfig, Concurrency, PveClient, Timeouts};
+use pvegraph_graph::Store;
 use pvegraph_graph::lease::Holder;
 use pvegraph_graph::neo4j::{Neo4jConfig, Neo4jStore, StoreTimeouts, require_supported};
-use pvegraph_graph::Store;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -86,14 +86,17 @@ pub fn client(settings: &Settings, cluster: &ClusterSettings) -> Result<PveClien
     let invalid = |error: String| Failure::new(Exit::Config, format!("{}: {error}", cluster.label()));
     let secret = settings.cluster_secret(cluster)?;
     let auth = match &cluster.login {
-        Login::Token { id, .. } => Auth::Token { id: id.parse().map_err(|e| invalid(format!("token_id: {e}")))?, secret },
+        Login::Token { id, .. } => {
+            Auth::Token { id: id.parse().map_err(|e| invalid(format!("token_id: {e}")))?, secret }
+        }
         Login::Password { username, .. } => Auth::Password { user: username.clone(), password: secret },
     };
     let trust = match &cluster.trust {
         Trust::SystemRoots => pve_client::Trust::System,
         Trust::CaFile(path) => pve_client::Trust::CaFile(CaSource::Path(path.clone())),
         Trust::Fingerprint(text) => {
-            pve_client::Trust::Fingerprint(vec![text.parse().map_err(|e| invalid(format!("fingerprint: {e}")))?])
+            let all: Result<Vec<_>, _> = text.split(',').map(str::parse).collect();
+            pve_client::Trust::Fingerprint(all.map_err(|e| invalid(format!("fingerprint: {e}")))?)
         }
         Trust::Insecure => pve_client::Trust::Insecure,
     };
@@ -150,14 +153,17 @@ impl HostLock {
         if id.is_empty() {
             // A name that no other host's lock has, even where hosts share their name.
             id = format!("{:032x}", rand::random::<u128>());
-            file.rewind().and_then(|()| file.write_all(id.as_bytes())).map_err(|error| failed("written", error))?;
+            file.rewind()
+                .and_then(|()| file.write_all(id.as_bytes()))
+                .map_err(|error| failed("written", error))?;
         }
         Ok(Self { _file: file, id })
     }
 
     /// Who holds the lease of this process.
     pub fn holder(&self) -> Holder {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a host".to_owned());
+        let host =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a host".to_owned());
         let name = format!("{} process {} ({:08x})", host.trim(), std::process::id(), rand::random::<u32>());
         Holder { name, lock: Some(self.id.clone()) }
     }

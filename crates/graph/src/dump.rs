@@ -2,12 +2,16 @@
 //!
 //! A dump is taken before a migration that changes data, and is read back when that migration fails. The first line is a
 //! header, then one line for each node and each relationship, then a line with both counts, without which a file is
-//! refused. Nodes are sorted by label and key, relationships by type and the keys of both ends, so two dumps of the same
-//! graph are equal but for the header.
+//! refused. Nodes are sorted by label and key, relationships by type, the keys of both ends and their own properties, so
+//! two dumps of the same graph are equal but for the header. Relationships have no key: any number of one type can be
+//! between two nodes, and as many come back.
+//!
+//! The lease is left alone in both directions: it belongs to the process that runs, often the very one that restores.
 //!
 //! # Assumptions
 //! - Nobody writes while a dump is taken or read back. A dump checks its counts and fails where that was not so.
-//! - A label's key is set and unique. Between two nodes there is one relationship of a type at most.
+//! - A label's key is set and unique.
+//! - The relationships of one type between two nodes fit into memory, however many pages they are.
 //! - Properties are strings, integers, finite floats, booleans and lists of them: what a store's JSON says in a string
 //!   (temporal values, points, NaN) would come back as one.
 
@@ -22,9 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use self::graph::Graph;
 use self::lines::{FORMAT, Header, Line, Node, Relationship, VERSION, batches, check, put};
+use crate::labels::LEASE;
 use crate::store::{Dialect, Store, StoreError, StoreInfo};
 
-/// Labels that begin so are ours; everything else belongs to other tools and is neither dumped nor touched.
+/// Labels that begin so are ours; everything else belongs to other tools and is neither dumped nor touched. Nor is the lease.
 pub const OWN_PREFIXES: [&str; 3] = ["Proxmox", "Pvegraph", "Desired"];
 
 /// The properties that identify a node of a label: [`labels::key_of`](crate::labels::key_of). In the embedded store each
@@ -76,10 +81,10 @@ pub enum DumpError {
         /// As read page by page.
         read: u64,
     },
-    /// Two nodes with one key, or two relationships of a type between the same nodes: one of them would be lost.
+    /// Two nodes with one key: one of them would be lost.
     #[error("{what}: two have the same key ({key}): remove one of them")]
     Duplicate {
-        /// The label or relationship type.
+        /// The label.
         what: String,
         /// What should identify it.
         key: String,
@@ -112,9 +117,9 @@ pub enum DumpError {
     },
 }
 
-/// Whether nodes with this label are ours.
-pub fn is_ours(label: &str) -> bool {
-    OWN_PREFIXES.iter().any(|prefix| label.starts_with(prefix))
+/// Whether nodes with this label are ours, and more than the state of a running process.
+pub fn is_dumped(label: &str) -> bool {
+    label != LEASE && OWN_PREFIXES.iter().any(|prefix| label.starts_with(prefix))
 }
 
 /// Writes our part of the graph to `out`, a page at a time.

@@ -181,7 +181,7 @@ pub static CLUSTER: Label<inventory::Cluster> = Label {
         "name" Text "The cluster's own name; its identifier where it has none" = |c| is(c.name.as_str());
         "version" Text "Proxmox VE release of the endpoint that answered" = |c| if_seen(&c.version);
         "quorate" Boolean "It has quorum; true for a standalone node" = |c| if_seen(&c.quorate);
-        "nodes_online" Integer "Nodes that are online" = |c| is(c.nodes_online);
+        "nodes_online" Integer "Nodes that are online" = |c| if_seen(&c.nodes_online);
         "ca_fingerprint" Text "SHA-256 of the cluster's own certificate authority; another cluster under this identifier is refused"
             = |c| if_seen(&c.ca_fingerprint);
     },

@@ -90,8 +90,8 @@ pub struct Cluster {
     pub version: Option<String>,
     /// It has quorum. `None`: `/cluster/status` was not readable.
     pub quorate: Option<bool>,
-    /// Nodes that are online.
-    pub nodes_online: i64,
+    /// Nodes that are online. `None`: no listing named a node.
+    pub nodes_online: Option<i64>,
     /// SHA-256 of its own certificate authority: tells two clusters of one name apart.
     pub ca_fingerprint: Option<String>,
 }

@@ -204,7 +204,12 @@ mod tests {
         }
         // Only a 500's text decides: a 403 that quotes a name stays a 403.
         assert_eq!(answer(403, "no such luck").class(), Forbidden);
-        assert_eq!(answer(595, "Connection refused").class(), NodeUnreachable);
+        for status in [595, 596, 599] {
+            assert_eq!(answer(status, "").class(), NodeUnreachable, "{status}");
+        }
+        for status in [502, 503, 504] {
+            assert_eq!(answer(status, "").class(), Unavailable, "{status}");
+        }
     }
 
     #[test]

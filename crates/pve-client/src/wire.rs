@@ -165,7 +165,8 @@ impl Reader {
 
     /// The keys of the object that began there under which something odd was noted.
     pub(crate) fn keys_since(&self, Mark { oddities, depth }: Mark) -> Vec<String> {
-        let keys: BTreeSet<&String> = self.roots.iter().skip(oddities).filter_map(|root| root.get(depth)).collect();
+        let keys: BTreeSet<&String> =
+            self.roots.iter().skip(oddities).filter_map(|root| root.get(depth)).collect();
         keys.into_iter().cloned().collect()
     }
 

@@ -252,6 +252,10 @@ impl Crawl {
                         Some("it names no member, not even the one that answered".to_owned()),
                     );
                 }
+                if build::cluster_row(&rows).is_some_and(|row| row.quorate.is_none()) {
+                    (whole, reason) =
+                        (Completeness::Partial, Some("it does not say whether there is a quorum".to_owned()));
+                }
                 notes.push(Note::new(Collector::Cluster, None, whole, reason, 1));
                 Some(rows)
             }
@@ -277,8 +281,7 @@ impl Crawl {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut odd);
                 let (mut status, mut reason) = listed(lost);
-                // Every token sees the nodes here: without one it is not PVE's listing.
-                if !lost && !rows.iter().any(|row| matches!(row, Resource::Node(_))) {
+                if !lost && !has_nodes(&rows) {
                     (status, reason) = (Completeness::Failed, Some("the listing has no node".to_owned()));
                 }
                 let guests = rows.iter().filter(|row| row.guest().is_some()).count();
@@ -334,13 +337,11 @@ impl Crawl {
                 name: cluster_row.map_or_else(|| id.to_string(), |row| row.name.clone()),
                 version: Some(version.version),
                 // A standalone node is its own quorum; without a status it is not known.
-                quorate: status.as_ref().map(|_| cluster_row.is_none_or(|row| row.quorate.unwrap_or(false))),
-                nodes_online: nodes
-                    .iter()
-                    .filter(|node| node.status == NodeStatus::Online)
-                    .count()
-                    .try_into()
-                    .unwrap_or(0),
+                quorate: match cluster_row {
+                    Some(row) => row.quorate,
+                    None => status.as_deref().and_then(|rows| build::members(rows).next()).map(|_| true),
+                },
+                nodes_online: online(&nodes),
                 ca_fingerprint: None,
                 id,
             },
@@ -359,7 +360,8 @@ impl Crawl {
         self.enter_storages(&mut survey, storages);
         let (jobs, authority) = tokio::join!(self.volumes_of(jobs), own_authority(client, &survey.nodes));
         if authority.is_none() {
-            let reason = "the cluster's certificate authority could not be read: it may be another cluster".to_owned();
+            let reason =
+                "the cluster's certificate authority could not be read: it may be another cluster".to_owned();
             survey.notes.push(Note::new(Collector::Cluster, None, Completeness::Partial, Some(reason), 0));
         }
         survey.cluster.ca_fingerprint = authority;
@@ -553,6 +555,7 @@ impl Crawl {
             }
         };
         let (rows, lost) = take(listing, &mut unit.odd);
+        let lost = lost || !has_nodes(&rows);
         let mut places: HashMap<i64, Guest> = rows
             .iter()
             .filter_map(|row| {
@@ -690,6 +693,17 @@ fn merge_nodes(
             )
         })
         .collect()
+}
+
+/// Every token sees the nodes in the cluster's listing: without one it is not PVE's.
+fn has_nodes(rows: &[Resource]) -> bool {
+    rows.iter().any(|row| matches!(row, Resource::Node(_)))
+}
+
+/// How many nodes are online, where any is known.
+fn online(nodes: &[Node]) -> Option<i64> {
+    let count = nodes.iter().filter(|node| node.status == NodeStatus::Online).count();
+    if nodes.is_empty() { None } else { i64::try_from(count).ok() }
 }
 
 /// What the crawl of one node needs to know of the cluster.

@@ -72,11 +72,6 @@ impl IdentityError {
     pub(crate) fn unnamed(endpoint: &str, source: ApiError) -> Self {
         Self::Unnamed { endpoint: endpoint.to_owned(), source: Box::new(source) }
     }
-
-    /// The token lacks a right.
-    pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Unnamed { source, .. } if source.is_forbidden())
-    }
 }
 
 /// The cluster's own name, or one made from a standalone node's.
@@ -130,7 +125,7 @@ mod tests {
             name: "rig".into(),
             version: None,
             quorate: None,
-            nodes_online: 1,
+            nodes_online: Some(1),
             ca_fingerprint: authority.map(str::to_owned),
         }
     }

@@ -77,7 +77,13 @@ impl Findings {
         Self { subject: subject.into(), list: Vec::new() }
     }
 
-    fn add(&mut self, check: &'static str, outcome: Outcome, detail: impl Into<String>, mend: Option<String>) {
+    fn add(
+        &mut self,
+        check: &'static str,
+        outcome: Outcome,
+        detail: impl Into<String>,
+        mend: Option<String>,
+    ) {
         self.list.push(Finding { check, outcome, detail: detail.into(), mend });
     }
 

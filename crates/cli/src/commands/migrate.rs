@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use pvegraph_graph::dump::{DumpError, DumpSummary, dump_to_file, restore_file};
 use pvegraph_graph::labels;
 use pvegraph_graph::lease::Lease;
-use pvegraph_graph::migrate::{MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations};
+use pvegraph_graph::migrate::{
+    MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations,
+};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_sync::load::now;
 use pvegraph_sync::run::RunError;
@@ -87,8 +89,12 @@ impl MigrateCommand {
             let lease = Lease::take(&*store, &lock.holder(), now()).await.map_err(RunError::from)?;
             let work = async {
                 Ok::<_, Failure>(match self {
-                    Self::Up(Up { to, backup_dir }) => ran(&migrations.up(&*store, to, &options(backup_dir)).await?),
-                    Self::Down(Down { to, backup_dir }) => ran(&migrations.down(&*store, to, &options(backup_dir)).await?),
+                    Self::Up(Up { to, backup_dir }) => {
+                        ran(&migrations.up(&*store, to, &options(backup_dir)).await?)
+                    }
+                    Self::Down(Down { to, backup_dir }) => {
+                        ran(&migrations.down(&*store, to, &options(backup_dir)).await?)
+                    }
                     Self::Backup(BackupFile { file }) => {
                         counted(dump_to_file(&*store, labels::key_of, &file).await?)
                     }
@@ -125,7 +131,8 @@ fn ran(outcome: &MigrateOutcome) -> Report {
         tracing::warn!("an interrupted migration was undone first, from {}", backup.display());
     }
     let columns = ["version", "name", "backup"].map(str::to_owned).to_vec();
-    let rows = outcome.ran.iter().map(|one| vec![json!(one.version), json!(one.name), json!(one.backup)]).collect();
+    let rows =
+        outcome.ran.iter().map(|one| vec![json!(one.version), json!(one.name), json!(one.backup)]).collect();
     Report::new(Rows { columns, rows })
 }
 
@@ -176,13 +183,19 @@ pub async fn ensure_migrated(store: &dyn Store, may_write: bool) -> Result<(), F
         Err(Failure::new(Exit::Store, format!("migration {} {mend}", name(one))))
     };
     if let Some(one) = of(MigrationState::Edited).next() {
-        return refuse(one, "was changed after it was applied: use the program that applied it, or restore its files");
+        return refuse(
+            one,
+            "was changed after it was applied: use the program that applied it, or restore its files",
+        );
     }
     if let Some(one) = of(MigrationState::Unknown).next() {
         return refuse(one, "was applied by a newer pvegraph: use that one");
     }
     if let Some(one) = of(MigrationState::Interrupted).next() {
-        return refuse(one, "was interrupted: run `pvegraph migrate up`, which first restores what was before");
+        return refuse(
+            one,
+            "was interrupted: run `pvegraph migrate up`, which first restores what was before",
+        );
     }
     if let Some(one) = of(MigrationState::Pending).next() {
         return refuse(one, "is pending: run `pvegraph migrate up`");

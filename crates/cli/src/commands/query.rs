@@ -29,8 +29,10 @@ pub struct Query {
 
 /// Parses `name=value`.
 pub fn param(text: &str) -> Result<(String, Value), String> {
-    let (name, value) =
-        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=VALUE, such as tag=production")?;
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("expected NAME=VALUE, such as tag=production")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     Ok((name.trim_start_matches('$').to_owned(), value))
 }

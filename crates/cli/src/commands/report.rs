@@ -71,8 +71,15 @@ impl ReportCommand {
 
 fn list(all: &[Canned]) -> Report {
     let row = |report: &Canned| {
-        let params: Vec<String> = report.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        vec![json!(report.code), json!(report.title), json!(report.question), json!(report.severity), json!(params)]
+        let params: Vec<String> =
+            report.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        vec![
+            json!(report.code),
+            json!(report.title),
+            json!(report.question),
+            json!(report.severity),
+            json!(params),
+        ]
     };
     let columns = ["code", "title", "question", "severity", "parameters"].map(str::to_owned).to_vec();
     Report::new(Rows { columns, rows: all.iter().map(row).collect() })
@@ -80,10 +87,11 @@ fn list(all: &[Canned]) -> Report {
 
 impl Run {
     fn run(self, all: &[Canned], global: &Global) -> Result<Exit, Failure> {
-        let report = all.iter().find(|report| report.code.eq_ignore_ascii_case(&self.code)).ok_or_else(|| {
-            let codes: Vec<_> = all.iter().map(|report| report.code.as_str()).collect();
-            Failure::failed(format!("there is no report {:?}; there are {}", self.code, codes.join(", ")))
-        })?;
+        let report =
+            all.iter().find(|report| report.code.eq_ignore_ascii_case(&self.code)).ok_or_else(|| {
+                let codes: Vec<_> = all.iter().map(|report| report.code.as_str()).collect();
+                Failure::failed(format!("there is no report {:?}; there are {}", self.code, codes.join(", ")))
+            })?;
         let given: Map<String, Value> = self.params.iter().cloned().collect();
         if let Some(unknown) = given.keys().find(|name| !report.params.contains_key(*name)) {
             let known: Vec<_> = report.params.keys().map(String::as_str).collect();

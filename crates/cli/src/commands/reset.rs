@@ -48,7 +48,8 @@ impl Reset {
         connect::block_on(async {
             let lock = HostLock::take(&settings)?;
             let store = connect::store(&settings, Access::Write).await?;
-            let what = self.cluster.as_ref().map_or_else(|| "everything".to_owned(), |id| format!("cluster {id}"));
+            let what =
+                self.cluster.as_ref().map_or_else(|| "everything".to_owned(), |id| format!("cluster {id}"));
             if !self.yes && !agreed(&format!("Remove {what} from {}?", store.target()))? {
                 return Err(Failure::failed("nothing was removed"));
             }
@@ -69,7 +70,10 @@ impl Reset {
 /// Asks on the terminal; without one nobody can agree.
 fn agreed(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Config, "there is no terminal to ask on: add --yes to remove without asking"));
+        return Err(Failure::new(
+            Exit::Config,
+            "there is no terminal to ask on: add --yes to remove without asking",
+        ));
     }
     write!(io::stderr(), "{question} Type yes: ")?;
     io::stderr().flush()?;
@@ -96,7 +100,8 @@ async fn remove(store: &dyn Store, lease: &Lease, cluster: Option<&ClusterId>) -
                 statement = statement.with("cluster_id", cluster.as_str());
             }
             let answer = store.write(vec![statement, lease.guard(now())]).await?;
-            let batch = answer.first().and_then(|rows| rows.get(0, "removed")).and_then(Value::as_u64).unwrap_or(0);
+            let batch =
+                answer.first().and_then(|rows| rows.get(0, "removed")).and_then(Value::as_u64).unwrap_or(0);
             removed += batch;
             if batch < u64::from(BATCH) {
                 break;

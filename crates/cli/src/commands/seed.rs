@@ -68,12 +68,15 @@ impl Seed {
 async fn plant(store: &dyn Store, estate: Estate, holder: Holder, global: &Global) -> Result<Exit, Failure> {
     let (spec, name) = estate.spec();
     let world = World::generate(&spec);
-    let credential =
-        world.credential(ROOT_TOKEN).ok_or_else(|| Failure::failed("the simulated cluster has no token for root"))?;
+    let credential = world
+        .credential(ROOT_TOKEN)
+        .ok_or_else(|| Failure::failed("the simulated cluster has no token for root"))?;
     let server = SimServer::start(world, SimOptions::default()).await.map_err(Failure::failed)?;
     let cluster_id = name.parse().map_err(Failure::failed)?;
-    let auth = Auth::Token { id: credential.id.parse().map_err(Failure::failed)?, secret: credential.secret.into() };
-    let endpoints = server.urls().iter().map(|url| url.parse()).collect::<Result<_, _>>().map_err(Failure::failed)?;
+    let auth =
+        Auth::Token { id: credential.id.parse().map_err(Failure::failed)?, secret: credential.secret.into() };
+    let endpoints =
+        server.urls().iter().map(|url| url.parse()).collect::<Result<_, _>>().map_err(Failure::failed)?;
     let trust = Trust::CaFile(CaSource::Pem(server.ca_pem().as_bytes().to_vec()));
     let client = PveClient::new(ClientConfig::new(endpoints, auth, trust)).map_err(Failure::failed)?;
     let options = Options {
@@ -148,7 +151,9 @@ impl Demo {
     #[cfg(not(feature = "embedded"))]
     pub fn run(self, _: &Global) -> Result<Exit, Failure> {
         let Self { file: _ } = self;
-        Err(Failure::failed("this program was built without the embedded store (feature `embedded`), which the demo needs"))
+        Err(Failure::failed(
+            "this program was built without the embedded store (feature `embedded`), which the demo needs",
+        ))
     }
 }
 

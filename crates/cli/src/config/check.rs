@@ -255,14 +255,20 @@ impl ClusterCheck<'_> {
         Ok(given.pop().map_or(Trust::SystemRoots, |(_, trust)| trust))
     }
 
+    /// One fingerprint, or several with commas between them: every node has a certificate of its own.
     fn fingerprint(&self, given: &str) -> Result<String, Problem> {
-        let digits: Vec<char> = given.chars().filter(|c| *c != ':').map(|c| c.to_ascii_uppercase()).collect();
-        if digits.len() != FINGERPRINT_DIGITS || !digits.iter().all(char::is_ascii_hexdigit) {
-            let message = "`fingerprint` must be the certificate's SHA-256, 32 pairs of hexadecimal digits: \
-                           `pvenode cert info` prints it";
-            return Err(self.problem("fingerprint", message));
-        }
-        Ok(digits.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":"))
+        let one = |text: &str| {
+            let digits: Vec<char> =
+                text.trim().chars().filter(|c| *c != ':').map(|c| c.to_ascii_uppercase()).collect();
+            let right = digits.len() == FINGERPRINT_DIGITS && digits.iter().all(char::is_ascii_hexdigit);
+            right.then(|| digits.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":"))
+        };
+        let all: Option<Vec<String>> = given.split(',').map(one).collect();
+        all.map(|all| all.join(",")).ok_or_else(|| {
+            let message = "`fingerprint` must be the certificate's SHA-256, 32 pairs of hexadecimal digits (`pvenode cert info` \
+                           prints it); several, one for each endpoint, have commas between them";
+            self.problem("fingerprint", message)
+        })
     }
 }
 

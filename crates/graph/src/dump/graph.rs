@@ -5,8 +5,8 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::lines::{End, Line, Node, Properties, Relationship, put};
-use super::{DumpError, KeyOf, PAGE, is_ours};
+use super::lines::{Batched as _, End, Line, Node, Properties, Relationship, put};
+use super::{DumpError, KeyOf, PAGE, is_dumped};
 use crate::store::{Dialect, Rows, Statement, Store, StoreError};
 
 /// Set on the nodes that a restore keeps, and gone with their old properties.
@@ -77,7 +77,7 @@ impl Graph<'_> {
                 aliased(&fields),
                 ordered(&fields),
             );
-            let rows = self.store.read(page(text, last.as_deref())).await?;
+            let rows = self.store.read(page(text, last.as_deref(), PAGE)).await?;
             for row in &rows.rows {
                 let keys = row.get(1..).unwrap_or_default();
                 unlike(label, &key, &mut last, keys)?;
@@ -87,7 +87,7 @@ impl Graph<'_> {
                 };
                 let Node { mut labels, properties } = node;
                 labels.sort();
-                if labels.iter().find(|it| is_ours(it)).map(String::as_str) == Some(label) {
+                if labels.iter().find(|it| is_dumped(it)).map(String::as_str) == Some(label) {
                     put(out, &Line::Node(Node { labels, properties }))?;
                     written += 1;
                 }
@@ -98,6 +98,8 @@ impl Graph<'_> {
         }
     }
 
+    /// Pair of ends by pair of ends, because what is between two nodes has no order that a store could go on after. A page's
+    /// last pair may go on beyond it, and is read again.
     pub(super) async fn dump_relationships(
         &self,
         kind: &str,
@@ -111,6 +113,7 @@ impl Graph<'_> {
             .collect();
         let mut written = 0;
         let mut last: Option<Vec<Value>> = None;
+        let mut limit = PAGE;
         loop {
             let text = format!(
                 "MATCH (a:{})-[r:{}]->(b:{}) {}\nRETURN labels(a) AS la, labels(b) AS lb, r, {} ORDER BY {} LIMIT $limit",
@@ -121,32 +124,48 @@ impl Graph<'_> {
                 aliased(&fields),
                 ordered(&fields),
             );
-            let rows = self.store.read(page(text, last.as_deref())).await?;
-            for row in &rows.rows {
-                let [from_labels, to_labels, relationship, keys @ ..] = row.as_slice() else { continue };
-                unlike(kind, &fields, &mut last, keys)?;
-                if first_of_ours(Some(from_labels)).as_deref() != Some(from)
-                    || first_of_ours(Some(to_labels)).as_deref() != Some(to)
-                {
-                    continue;
-                }
-                let (from_values, to_values) = keys.split_at(from_key.len().min(keys.len()));
-                let properties = relationship.get("properties").and_then(Value::as_object);
-                let properties = properties.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
-                put(
-                    out,
-                    &Line::Relationship(Relationship {
-                        kind: kind.to_owned(),
-                        from: End { label: from.to_owned(), key: from_values.to_vec() },
-                        to: End { label: to.to_owned(), key: to_values.to_vec() },
-                        properties: properties.collect(),
-                    }),
-                )?;
-                written += 1;
+            let rows = self.store.read(page(text, last.as_deref(), limit)).await?.rows;
+            let whole = whole_pairs(&rows, limit);
+            if whole.is_empty() && !rows.is_empty() {
+                limit *= 2;
+                continue;
             }
-            if rows.rows.len() < PAGE {
+            for pair in whole.chunk_by(|one, other| keys_of(one) == keys_of(other)) {
+                let keys = pair.first().map(|row| keys_of(row)).unwrap_or_default();
+                known(kind, &fields, keys)?;
+                let (from_values, to_values) = keys.split_at(from_key.len().min(keys.len()));
+                let mut lines = Vec::new();
+                for row in pair {
+                    let [from_labels, to_labels, relationship, ..] = row.as_slice() else { continue };
+                    if first_of_ours(Some(from_labels)).as_deref() != Some(from)
+                        || first_of_ours(Some(to_labels)).as_deref() != Some(to)
+                    {
+                        continue;
+                    }
+                    let properties = relationship.get("properties").and_then(Value::as_object);
+                    let properties: Properties =
+                        properties.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+                    lines.push((json!(properties).to_string(), properties));
+                }
+                lines.sort_by(|one, other| one.0.cmp(&other.0));
+                for (_, properties) in lines {
+                    put(
+                        out,
+                        &Line::Relationship(Relationship {
+                            kind: kind.to_owned(),
+                            from: End { label: from.to_owned(), key: from_values.to_vec() },
+                            to: End { label: to.to_owned(), key: to_values.to_vec() },
+                            properties,
+                        }),
+                    )?;
+                    written += 1;
+                }
+                last = Some(keys.to_vec());
+            }
+            if rows.len() < limit {
                 return Ok(written);
             }
+            limit = PAGE;
         }
     }
 
@@ -237,22 +256,31 @@ impl Graph<'_> {
         let end = |end: &End| -> Properties {
             self.key(&end.label).into_iter().map(str::to_owned).zip(end.key.iter().cloned()).collect()
         };
-        let text = format!(
-            "UNWIND $rows AS row MATCH (a:{} {}) MATCH (b:{} {})\n\
-             MERGE (a)-[r:{}]->(b) SET r = row.properties RETURN count(r) AS n",
+        let ends = format!(
+            "UNWIND $rows AS row MATCH (a:{} {}) MATCH (b:{} {})",
             quoted(&from.label),
             pattern("row.from", &self.key(&from.label)),
             quoted(&to.label),
             pattern("row.to", &self.key(&to.label)),
-            quoted(kind),
         );
+        let kind_name = quoted(kind);
+        let pairs: Vec<Value> = relationships
+            .chunk_by(|one, other| one.inseparable(other))
+            .filter_map(|pair| pair.first())
+            .map(|it| json!({ "from": end(&it.from), "to": end(&it.to) }))
+            .collect();
         let rows: Vec<Value> = relationships
             .iter()
             .map(|it| json!({ "from": end(&it.from), "to": end(&it.to), "properties": it.properties }))
             .collect();
         let expected = rows.len() as u64;
-        let answers = self.store.write(vec![Statement::new(text).with("rows", rows)]).await?;
-        let made = answers.first().map_or(0, |rows| count(rows.get(0, "n")));
+        // There is nothing to delete, unless this transaction was committed before and its answer lost.
+        let delete = Statement::new(format!("{ends}\nMATCH (a)-[r:{kind_name}]->(b) DELETE r"));
+        let create = Statement::new(format!(
+            "{ends}\nCREATE (a)-[r:{kind_name}]->(b) SET r = row.properties RETURN count(r) AS n"
+        ));
+        let answers = self.store.write(vec![delete.with("rows", pairs), create.with("rows", rows)]).await?;
+        let made = answers.get(1).map_or(0, |rows| count(rows.get(0, "n")));
         match made == expected {
             true => Ok(()),
             false => Err(DumpError::EndMissing { kind: kind.clone(), expected, made }),
@@ -262,7 +290,7 @@ impl Graph<'_> {
     /// What all these nodes have in common.
     fn kind<'n>(&self, nodes: &'n [Node]) -> Option<Kind<'n>> {
         let labels = nodes.first()?.labels.as_slice();
-        let first = labels.iter().find(|label| is_ours(label))?;
+        let first = labels.iter().find(|label| is_dumped(label))?;
         let mut key = self.key(first);
         if self.store.dialect() == Dialect::Embedded {
             // Where such a property is set after the MERGE, that engine looks at every other node for the constraint's sake.
@@ -291,16 +319,36 @@ fn unlike(
     last: &mut Option<Vec<Value>>,
     keys: &[Value],
 ) -> Result<(), DumpError> {
-    let what = || what.to_owned();
-    let names = || names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
-    if keys.iter().any(Value::is_null) {
-        return Err(DumpError::NoKey { what: what(), key: names() });
-    }
+    known(what, names, keys)?;
     if last.as_deref() == Some(keys) {
-        return Err(DumpError::Duplicate { what: what(), key: names() });
+        return Err(DumpError::Duplicate { what: what.to_owned(), key: joined(names) });
     }
     *last = Some(keys.to_vec());
     Ok(())
+}
+
+/// That a row has a key.
+fn known(what: &str, names: &[impl AsRef<str>], keys: &[Value]) -> Result<(), DumpError> {
+    match keys.iter().any(Value::is_null) {
+        true => Err(DumpError::NoKey { what: what.to_owned(), key: joined(names) }),
+        false => Ok(()),
+    }
+}
+
+fn joined(names: &[impl AsRef<str>]) -> String {
+    names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ")
+}
+
+/// The keys of both ends in a row of relationships.
+fn keys_of(row: &[Value]) -> &[Value] {
+    row.get(3..).unwrap_or_default()
+}
+
+/// The rows of a page without those of its last pair, if that may go on after it.
+fn whole_pairs(rows: &[Vec<Value>], limit: usize) -> &[Vec<Value>] {
+    let cut = rows.last().filter(|_| rows.len() >= limit).map(|row| keys_of(row));
+    let whole = rows.iter().rposition(|row| Some(keys_of(row)) != cut).map_or(0, |at| at + 1);
+    rows.get(..whole).unwrap_or_default()
 }
 
 fn count(value: Option<&Value>) -> u64 {
@@ -316,7 +364,7 @@ fn first_of_ours(labels: Option<&Value>) -> Option<String> {
         .as_array()?
         .iter()
         .filter_map(Value::as_str)
-        .filter(|label| is_ours(label))
+        .filter(|label| is_dumped(label))
         .min()
         .map(str::to_owned)
 }
@@ -360,8 +408,8 @@ fn after(fields: &[String], any: bool) -> String {
     format!("WHERE {}", steps.join(" OR "))
 }
 
-fn page(text: String, last: Option<&[Value]>) -> Statement {
-    let mut statement = Statement::new(text).with("limit", PAGE);
+fn page(text: String, last: Option<&[Value]>, limit: usize) -> Statement {
+    let mut statement = Statement::new(text).with("limit", limit);
     for (at, value) in last.unwrap_or_default().iter().enumerate() {
         statement = statement.with(format!("k{at}"), value.clone());
     }
@@ -379,6 +427,16 @@ mod tests {
             pattern("row", &["cluster_id", "vmid"]),
             "{`cluster_id`: row.`cluster_id`, `vmid`: row.`vmid`}"
         );
+    }
+
+    #[test]
+    fn a_full_page_ends_with_a_whole_pair() {
+        let row = |key: i64| vec![Value::Null, Value::Null, Value::Null, json!(key)];
+        let rows = [row(1), row(2), row(2)];
+        assert_eq!(whole_pairs(&rows, 4).len(), 3);
+        assert_eq!(whole_pairs(&rows, 3).len(), 1);
+        assert!(whole_pairs(&rows[1..], 2).is_empty());
+        assert!(whole_pairs(&[], 2).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DumpError, DumpSummary, PAGE, is_ours};
+use super::{DumpError, DumpSummary, PAGE, is_dumped};
 
 pub(super) const FORMAT: &str = "pvegraph-dump";
 pub(super) const VERSION: u32 = 1;
@@ -98,13 +98,13 @@ pub(super) fn check<R: BufRead + Seek>(dialect: &str, input: &mut R) -> Result<D
             }
             _ if number == 1 => return Err(damaged(number, "it is not a header".to_owned())),
             Line::Header(_) => return Err(damaged(number, "it is a second header".to_owned())),
-            Line::Node(node) if found.relationships == 0 && node.labels.iter().any(|it| is_ours(it)) => {
+            Line::Node(node) if found.relationships == 0 && node.labels.iter().any(|it| is_dumped(it)) => {
                 found.nodes += 1;
             }
             Line::Node(_) => {
                 return Err(damaged(number, "it is a node that is not ours, or too late".to_owned()));
             }
-            Line::Relationship(it) if is_ours(&it.from.label) && is_ours(&it.to.label) => {
+            Line::Relationship(it) if is_dumped(&it.from.label) && is_dumped(&it.to.label) => {
                 found.relationships += 1
             }
             Line::Relationship(_) => return Err(damaged(number, "one of its ends is not ours".to_owned())),
@@ -148,12 +148,18 @@ fn lines<R: BufRead + Seek>(
 pub(super) trait Batched: Sized {
     /// Whether both can go into one statement.
     fn like(&self, other: &Self) -> bool;
+    /// Whether both must.
+    fn inseparable(&self, other: &Self) -> bool;
     fn of(line: Line) -> Option<Self>;
 }
 
 impl Batched for Node {
     fn like(&self, other: &Self) -> bool {
         self.labels == other.labels
+    }
+
+    fn inseparable(&self, _: &Self) -> bool {
+        false
     }
 
     fn of(line: Line) -> Option<Self> {
@@ -169,6 +175,10 @@ impl Batched for Relationship {
         self.kind == other.kind && self.from.label == other.from.label && self.to.label == other.to.label
     }
 
+    fn inseparable(&self, other: &Self) -> bool {
+        self.like(other) && self.from.key == other.from.key && self.to.key == other.to.key
+    }
+
     fn of(line: Line) -> Option<Self> {
         match line {
             Line::Relationship(relationship) => Some(relationship),
@@ -177,7 +187,8 @@ impl Batched for Relationship {
     }
 }
 
-/// The dump's nodes, or its relationships, in batches that each fit one statement.
+/// The dump's nodes, or its relationships, in batches that each fit one statement: of a page, or of more where they are
+/// inseparable.
 pub(super) fn batches<T: Batched, R: BufRead + Seek>(
     input: &mut R,
 ) -> Result<impl Iterator<Item = Result<Vec<T>, DumpError>>, DumpError> {
@@ -192,12 +203,11 @@ pub(super) fn batches<T: Batched, R: BufRead + Seek>(
             Ok(first) => vec![first],
             Err(error) => return Some(Err(error)),
         };
-        while batch.len() < PAGE
-            && let Some(next) = items.next_if(|next| match (next, batch.first()) {
-                (Ok(next), Some(first)) => first.like(next),
-                _ => false,
-            })
-        {
+        while let Some(next) = items.next_if(|next| match (next, batch.last()) {
+            (Ok(next), Some(last)) if batch.len() < PAGE => last.like(next),
+            (Ok(next), Some(last)) => last.inseparable(next),
+            _ => false,
+        }) {
             match next {
                 Ok(next) => batch.push(next),
                 Err(error) => return Some(Err(error)),
@@ -236,6 +246,7 @@ mod tests {
         let end = r#"{"end":{"nodes":1,"relationships":0}}"#;
         let embedded = HEADER.replace(r#""dialect":"neo4j""#, r#""dialect":"embedded""#);
         let foreign = NODE.replace("ProxmoxVM", "Person");
+        let lease = NODE.replace("ProxmoxVM", "PvegraphLease");
         for (lines, reason) in [
             (vec![HEADER, NODE], "line 2 of the dump: the dump is cut off"),
             (vec![HEADER, end], "counts 1 nodes"),
@@ -245,6 +256,7 @@ mod tests {
             (vec![HEADER, HEADER], "second header"),
             (vec![&embedded], "comes from the embedded store"),
             (vec![HEADER, &foreign, end], "not ours"),
+            (vec![HEADER, &lease, end], "not ours"),
             (
                 vec![HEADER, r#"{"node":{"labels":["ProxmoxVM"],"properties":"hunter2"}}"#],
                 "line 2 of the dump: it is not a line",
@@ -273,5 +285,22 @@ mod tests {
         let sizes: Vec<usize> =
             batches::<Node, _>(&mut input).unwrap().map(|batch| batch.unwrap().len()).collect();
         assert_eq!(sizes, [1, PAGE, 1]);
+    }
+
+    #[test]
+    fn what_is_between_two_nodes_stays_in_one_batch() {
+        let line = |to: usize| {
+            format!(
+                r#"{{"relationship":{{"type":"T","from":{{"label":"ProxmoxVM","key":[1]}},"to":{{"label":"ProxmoxVM","key":[{to}]}},"properties":{{}}}}}}"#
+            )
+        };
+        let mut lines: Vec<String> = (1..PAGE).map(line).collect();
+        lines.extend(vec![line(PAGE); 3]);
+        lines.extend(vec![line(PAGE + 1); PAGE + 2]);
+        lines.push(line(PAGE + 2));
+        let mut input = Cursor::new(lines.join("\n"));
+        let sizes: Vec<usize> =
+            batches::<Relationship, _>(&mut input).unwrap().map(|batch| batch.unwrap().len()).collect();
+        assert_eq!(sizes, [PAGE + 2, PAGE + 2, 1]);
     }
 }

@@ -96,7 +96,7 @@ fn name(
         (None, Ok(_)) => found.fail(NAME, Exit::Config, "it names neither itself nor a node", CONFIGURE),
         (None, Err(error)) if error.is_forbidden() => {
             let detail = "the account may not ask for it, so that this cluster can't be told from another, and a sync refuses it";
-            found.fail(NAME, Exit::Auth, detail, format!("{CONFIGURE}, or: {}", account.grant("/")));
+            found.fail(NAME, Exit::Auth, detail, format!("{CONFIGURE}, or: {}", account.grant()));
         }
         (None, Err(error)) => found.fail(NAME, error.exit(), error.to_string(), CONFIGURE),
     }
@@ -117,7 +117,11 @@ fn online(found: &mut Findings, told: &Told) {
         return;
     }
     let detail = format!("not online: {}; what is known of them and of their guests is kept", named(away));
-    found.warn(ONLINE, detail, "look at them; where that is how it shall be, set offline_nodes = \"ok\" in [sync]");
+    found.warn(
+        ONLINE,
+        detail,
+        "look at them; where that is how it shall be, set offline_nodes = \"ok\" in [sync]",
+    );
 }
 
 fn names(rows: &[NodeRow], wanted: impl Fn(&NodeRow) -> bool) -> Vec<&str> {
@@ -134,7 +138,8 @@ fn quorum(found: &mut Findings, status: &Result<Vec<ClusterStatusRow>, Unanswere
     match build::cluster_row(rows).map(|row| row.quorate) {
         None => found.ok(QUORUM, "a standalone node needs none"),
         Some(Some(false)) => {
-            let detail = "the cluster has no quorum: its configuration can't be changed, and what it tells may be old";
+            let detail =
+                "the cluster has no quorum: its configuration can't be changed, and what it tells may be old";
             found.warn(QUORUM, detail, "on a node: pvecm status");
         }
         Some(_) => found.ok(QUORUM, "it has quorum"),
@@ -151,7 +156,10 @@ fn same(found: &mut Findings, told: &[Told]) {
     }
     match by_authority.len() {
         0 => found.skip(&[SAME], "no endpoint told its certificate authority"),
-        1 => found.ok(SAME, by_authority.keys().map(|print| format!("certificate authority {print}")).collect::<String>()),
+        1 => found.ok(
+            SAME,
+            by_authority.keys().map(|print| format!("certificate authority {print}")).collect::<String>(),
+        ),
         _ => {
             let groups: Vec<String> = by_authority.values().map(|names| names.join(", ")).collect();
             let detail = format!(
@@ -159,7 +167,12 @@ fn same(found: &mut Findings, told: &[Told]) {
                 groups.len(),
                 groups.join(" | ")
             );
-            found.fail(SAME, Exit::Config, detail, "list each cluster's endpoints under a [[clusters]] of its own");
+            found.fail(
+                SAME,
+                Exit::Config,
+                detail,
+                "list each cluster's endpoints under a [[clusters]] of its own",
+            );
         }
     }
 }
@@ -172,7 +185,12 @@ async fn seen(found: &mut Findings, account: &Account, told: &Told) {
             rights::check(found, account, &permissions, &nodes);
         }
         Err(error) => {
-            found.fail("permissions", error.exit(), error.to_string(), "try again; what may be seen is not known");
+            found.fail(
+                "permissions",
+                error.exit(),
+                error.to_string(),
+                "try again; what may be seen is not known",
+            );
             found.skip(&rights::CHECKS, "the permissions are not known");
         }
     }
@@ -196,7 +214,12 @@ pub fn compare(all: &mut [Examined], known: Option<&[Authority]>) {
         }
         if let Some((label, ..)) = others().find(|(_, other, _)| other.as_ref() == Some(id)) {
             let detail = format!("it has the name of {label}: {id}");
-            found.fail(IDENTITY, Exit::Config, detail, "give one of them another `name` under its [[clusters]]");
+            found.fail(
+                IDENTITY,
+                Exit::Config,
+                detail,
+                "give one of them another `name` under its [[clusters]]",
+            );
             continue;
         }
         let Some(known) = known else {
@@ -224,7 +247,10 @@ fn identity(found: &mut Findings, id: &str, authority: &str, known: &[Authority]
         }
         (Some(_), _) => found.ok(IDENTITY, format!("the graph knows it as {id}")),
         (None, Some(other)) => {
-            let detail = format!("the graph knows this cluster as {}: as {id} it would be there twice", other.cluster_id);
+            let detail = format!(
+                "the graph knows this cluster as {}: as {id} it would be there twice",
+                other.cluster_id
+            );
             found.warn(IDENTITY, detail, format!("set name = {:?} under its [[clusters]]", other.cluster_id));
         }
         (None, None) => found.ok(IDENTITY, format!("new to the graph, as {id}")),

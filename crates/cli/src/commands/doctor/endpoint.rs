@@ -5,7 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use pve_client::answers::{Certificate, ClusterStatusRow, NodeRow};
-use pve_client::{ApiError, Auth, ClientConfig, ErrorKind, PveClient, RetryPolicy, Sha256Fingerprint, Timeouts};
+use pve_client::{
+    ApiError, Auth, ClientConfig, ErrorKind, PveClient, RetryPolicy, Sha256Fingerprint, Timeouts,
+};
 use pvegraph_graph::lease::LEASE_SECONDS;
 use pvegraph_inventory::build;
 use pvegraph_sync::load::now;
@@ -184,7 +186,8 @@ impl Check<'_> {
         let mend = "is the node up, and is the endpoint right? PVE listens on port 8006; a firewall may be in between";
         if let Some(host) = self.endpoint.domain() {
             let port = self.endpoint.port_or_known_default().unwrap_or_default();
-            let lookup = tokio::time::timeout(self.cluster.connect_timeout, tokio::net::lookup_host((host, port)));
+            let lookup =
+                tokio::time::timeout(self.cluster.connect_timeout, tokio::net::lookup_host((host, port)));
             let why = match lookup.await {
                 Ok(Ok(_)) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -229,7 +232,11 @@ impl Check<'_> {
             ..Timeouts::default()
         };
         let retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
-        let config = ClientConfig { timeouts, retry, ..ClientConfig::new(vec![self.endpoint.clone()], nobody, refuse) };
+        let config = ClientConfig {
+            timeouts,
+            retry,
+            ..ClientConfig::new(vec![self.endpoint.clone()], nobody, refuse)
+        };
         match PveClient::new(config)?.version().await {
             Err(error) => match error.kind() {
                 ErrorKind::Tls { presented: Some(presented), .. } => Ok(Some(*presented)),
@@ -248,24 +255,15 @@ impl Check<'_> {
     fn refused(&mut self, error: &Unanswered, presented: Option<Sha256Fingerprint>) {
         match error {
             Unanswered::Api(api) if api.is_tls() => {
-                let mend = match &self.cluster.trust {
-                    Trust::Fingerprint(_) if self.cluster.endpoints.len() > 1 => {
-                        "every node has a certificate of its own: use `ca_file` (the cluster's /etc/pve/pve-root-ca.pem) instead of \
-                         `fingerprint`"
-                            .to_owned()
-                    }
-                    _ => format!(
-                        "copy the cluster's /etc/pve/pve-root-ca.pem here and name it as `ca_file`{}",
-                        pin(presented)
-                    ),
-                };
+                let mend = self.mend_trust(api, presented);
                 self.found.fail(TLS, Exit::Unreachable, chain(api), mend);
                 self.skip(&[API, AUTHENTICATION], "its certificate is not trusted");
             }
             Unanswered::Api(api) if api.is_tfa() => {
                 self.tls(presented);
                 self.found.ok(API, "it is a Proxmox VE");
-                let mend = format!("{}; then set `token_id` and `token_secret_file`", self.account.other_token());
+                let mend =
+                    format!("{}; then set `token_id` and `token_secret_file`", self.account.other_token());
                 self.found.fail(AUTHENTICATION, Exit::Auth, chain(api), mend);
                 self.skip(&[], "not let in");
             }
@@ -281,6 +279,37 @@ impl Check<'_> {
                             systemctl status pveproxy pvedaemon";
                 self.found.fail(API, other.exit(), other.to_string(), mend);
                 self.skip(&[AUTHENTICATION], "it does not answer as a Proxmox VE");
+            }
+        }
+    }
+
+    fn mend_trust(&self, error: &ApiError, presented: Option<Sha256Fingerprint>) -> String {
+        use rustls::CertificateError::{
+            Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        };
+        let cause = match error.kind() {
+            ErrorKind::Tls { source: Some(rustls::Error::InvalidCertificate(cause)), .. } => Some(cause),
+            _ => None,
+        };
+        match (&self.cluster.trust, cause) {
+            (Trust::Fingerprint(_), _) if self.cluster.endpoints.len() > 1 => {
+                "every node has a certificate of its own: use `ca_file` (the cluster's /etc/pve/pve-root-ca.pem) instead of \
+                 `fingerprint`"
+                    .to_owned()
+            }
+            (Trust::Fingerprint(_), _) => {
+                let pin = pin(presented);
+                let pin = pin.trim_start_matches(", or ");
+                format!("if it was renewed on purpose, {pin}; else somebody is in between")
+            }
+            (_, Some(NotValidForName | NotValidForNameContext { .. })) => {
+                format!("in `endpoints`, use a name or address that the certificate carries{}", pin(presented))
+            }
+            (_, Some(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })) => {
+                "set this machine's clock right, or renew the certificate on the node: pvecm updatecerts -f".to_owned()
+            }
+            _ => {
+                format!("copy the cluster's /etc/pve/pve-root-ca.pem here and name it as `ca_file`{}", pin(presented))
             }
         }
     }
@@ -311,7 +340,9 @@ impl Check<'_> {
         match major {
             Some(major) if major >= OLDEST_VERSION => self.found.ok(API, format!("Proxmox VE {version}")),
             Some(_) => {
-                let detail = format!("Proxmox VE {version} is older than {OLDEST_VERSION}: parts may not be understood");
+                let detail = format!(
+                    "Proxmox VE {version} is older than {OLDEST_VERSION}: parts may not be understood"
+                );
                 self.found.warn(API, detail, "update the cluster");
             }
             None => {
@@ -345,7 +376,9 @@ impl Check<'_> {
         let detail = format!("the clock of {node} is {apart} s {side} this machine's");
         let mend = "let both follow a time server: `timedatectl` here, `chronyc tracking` on the node";
         if apart > CLOCK_FAILURE {
-            let detail = format!("{detail}: if it is this machine's that is wrong, syncs of several hosts may write side by side");
+            let detail = format!(
+                "{detail}: if it is this machine's that is wrong, syncs of several hosts may write side by side"
+            );
             self.found.fail(CLOCK, Exit::Failed, detail, mend);
         } else {
             self.found.warn(CLOCK, detail, mend);
@@ -386,7 +419,8 @@ impl Check<'_> {
         } else {
             format!("renew it on {node}: pvecm updatecerts -f")
         };
-        let pin = if matches!(self.cluster.trust, Trust::Fingerprint(_)) { "; then pin the new one" } else { "" };
+        let pin =
+            if matches!(self.cluster.trust, Trust::Fingerprint(_)) { "; then pin the new one" } else { "" };
         self.found.warn(CERTIFICATE, format!("{filename} of {node} {verb} at {at}"), format!("{renew}{pin}"));
     }
 }
@@ -412,6 +446,7 @@ fn which(
     let nodes = || nodes.iter().flatten();
     let shown = presented.map(|print| print.to_string());
     let same = nodes().find(|node| shown.is_some() && node.ssl_fingerprint == shown);
-    let online = || nodes().filter(|node| node.status.as_deref() != Some("offline")).min_by_key(|node| &node.node);
+    let online =
+        || nodes().filter(|node| node.status.as_deref() != Some("offline")).min_by_key(|node| &node.node);
     same.or_else(online).map(|node| node.node.clone())
 }

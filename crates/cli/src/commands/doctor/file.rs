@@ -16,7 +16,12 @@ pub fn check(found: &mut Findings, path: &Path) -> bool {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
         let detail = format!("the directory {} does not exist", parent.display());
-        found.fail(FILE, Exit::Store, detail, format!("mkdir -p {}, or correct `uri` in [store]", parent.display()));
+        found.fail(
+            FILE,
+            Exit::Store,
+            detail,
+            format!("mkdir -p {}, or correct `uri` in [store]", parent.display()),
+        );
         return skipped(found);
     }
     if path.is_dir() {

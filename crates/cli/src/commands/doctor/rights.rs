@@ -54,25 +54,38 @@ impl Account {
         }
     }
 
-    /// Gives it the right to read below `path`. A token with privilege separation has what both it and its user have; for one
+    /// Gives it the right to read everything. A token with privilege separation has what both it and its user have; for one
     /// without, the second line changes nothing.
-    pub fn grant(&self, path: &str) -> String {
-        let path = quoted(path);
-        let mut lines = Vec::new();
-        if self.user != ROOT {
-            lines.push(format!("pveum acl modify {path} --users {} --roles {ROLE}", quoted(&self.user)));
-        }
-        if let Some(token) = &self.token {
-            let id = quoted(&format!("{}!{token}", self.user));
-            lines.push(format!("pveum acl modify {path} --tokens {id} --roles {ROLE}"));
-        }
-        lines.join("; ")
+    pub fn grant(&self) -> String {
+        let lines = [(self.user != ROOT).then(|| self.user_line("/")), self.token_line("/")];
+        lines.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
+    /// Gives it the right to read below `path`, where an entry is in the way of what is given at the top. Not to be done
+    /// blindly for a user, who may inherit more than to read.
+    fn grant_below(&self, path: &str) -> String {
+        let user = format!("{}, which replaces there what the user inherits", self.user_line(path));
+        let how = match self.token_line(path) {
+            None => user,
+            Some(token) if self.user == ROOT => token,
+            Some(token) => format!("{token}; where its user lacks it too: {user}"),
+        };
+        format!("an entry in `pveum acl list` replaces there what / gives: remove it, or {how}")
+    }
+
+    fn user_line(&self, path: &str) -> String {
+        format!("pveum acl modify {} --users {} --roles {ROLE}", quoted(path), quoted(&self.user))
+    }
+
+    fn token_line(&self, path: &str) -> Option<String> {
+        let id = quoted(&format!("{}!{}", self.user, self.token.as_ref()?));
+        Some(format!("pveum acl modify {} --tokens {id} --roles {ROLE}", quoted(path)))
     }
 
     /// Makes a token with this name and the right to read everything.
     fn make_token(&self, name: &str) -> String {
         let token = Self { user: self.user.clone(), token: Some(name.to_owned()) };
-        format!("pveum user token add {} {} --privsep 1; {}", quoted(&self.user), quoted(name), token.grant("/"))
+        format!("pveum user token add {} {} --privsep 1; {}", quoted(&self.user), quoted(name), token.grant())
     }
 
     /// A token for this program: another one than this account's own.
@@ -163,7 +176,7 @@ pub fn check(found: &mut Findings, account: &Account, permissions: &Permissions,
             CLUSTER,
             "missing: no cluster status (name, quorum, addresses of nodes) and no backup jobs, so that reports on backups stay \
              unknown",
-            account.grant("/"),
+            account.grant(),
         );
     }
     let blind = nodes.iter().filter(|node| !permissions.has(&format!("/nodes/{node}"), "Sys.Audit"));
@@ -172,15 +185,15 @@ pub fn check(found: &mut Findings, account: &Account, permissions: &Permissions,
         found.ok(NODES, "load, memory and clock of every node are seen");
     } else {
         let detail = format!("missing on {}: no load, memory, uptime and clock of them", named(blind));
-        found.warn(NODES, detail, account.grant(place(permissions, "Sys.Audit", "/nodes")));
+        found.warn(NODES, detail, mend(account, permissions, "Sys.Audit", "/nodes"));
     }
     wanted(found, pools, account, permissions);
     least(found, account, permissions);
 }
 
 /// Where to give a privilege: at the top, unless it is given there already and an entry below replaces it.
-fn place<'a>(permissions: &Permissions, privilege: &str, area: &'a str) -> &'a str {
-    if permissions.has("/", privilege) { area } else { "/" }
+fn mend(account: &Account, permissions: &Permissions, privilege: &str, area: &str) -> String {
+    if permissions.has("/", privilege) { account.grant_below(area) } else { account.grant() }
 }
 
 fn wanted(found: &mut Findings, wanted: &Wanted, account: &Account, permissions: &Permissions) {
@@ -197,18 +210,18 @@ fn wanted(found: &mut Findings, wanted: &Wanted, account: &Account, permissions:
             return;
         };
         let detail = format!("an entry of the access list hides {}; {then}", named(denied.iter().copied()));
-        found.warn(check, detail, account.grant(first));
+        found.warn(check, detail, account.grant_below(first));
         return;
     }
     let seen: Vec<&str> =
         listed().filter(|(_, held)| held.contains_key(*privilege)).map(|(path, _)| path.as_str()).collect();
-    let mend = account.grant(place(permissions, privilege, area));
+    let mend = mend(account, permissions, privilege, area);
     if !seen.is_empty() {
-        found.warn(check, format!("missing: only {} are seen; {then}", named(seen)), mend);
+        found.warn(check, format!("missing: of all {things} only {} can be seen; {then}", named(seen)), mend);
     } else if *check == GUESTS {
         found.fail(check, Exit::Auth, "missing: no guest is seen, so that there is nothing to sync", mend);
     } else {
-        found.warn(check, format!("missing: no {things} are seen; {then}"), mend);
+        found.warn(check, format!("missing: no {things} can be seen; {then}"), mend);
     }
 }
 

@@ -127,7 +127,8 @@ async fn open(settings: &Settings, found: &mut Findings) -> Option<Box<dyn Store
             return None;
         }
         Err(error) => {
-            let mend = "is it a Neo4j, and `uri` in [store] its Bolt port (7687), not the one of HTTP (7474)?";
+            let mend =
+                "is it a Neo4j, and `uri` in [store] its Bolt port (7687), not the one of HTTP (7474)?";
             found.fail(CONNECTION, Exit::Store, chain(&error), mend);
             skip_rest(found, "no usable connection");
             return None;
@@ -195,10 +196,9 @@ fn told(found: &mut Findings, list: &[MigrationStatus]) {
                 "use the program that applied it, or restore its files in schema/",
             ),
             MigrationState::Unknown => ("was applied by a newer pvegraph", "use that one"),
-            MigrationState::Interrupted => (
-                "was begun and not ended",
-                "run `pvegraph migrate up`, which first restores what was before",
-            ),
+            MigrationState::Interrupted => {
+                ("was begun and not ended", "run `pvegraph migrate up`, which first restores what was before")
+            }
         };
         found.fail(MIGRATIONS, Exit::Store, format!("{:04}_{} {what}", one.version, one.name), mend);
     }
@@ -235,10 +235,14 @@ async fn schema(found: &mut Findings, store: &dyn Store) -> Result<(), StoreErro
         let mend = format!("run in the store: {}", creation(object));
         match kind {
             SchemaKind::Unique => {
-                let detail = format!("the uniqueness constraint {what} is missing: runs side by side would make doubles");
+                let detail = format!(
+                    "the uniqueness constraint {what} is missing: runs side by side would make doubles"
+                );
                 found.fail(SCHEMA, Exit::Store, detail, mend);
             }
-            SchemaKind::Index => found.warn(SCHEMA, format!("the index {what} is missing: reading is slow"), mend),
+            SchemaKind::Index => {
+                found.warn(SCHEMA, format!("the index {what} is missing: reading is slow"), mend)
+            }
         }
     }
     Ok(())
@@ -258,10 +262,15 @@ fn creation(SchemaObject { kind, label, properties }: &SchemaObject) -> String {
     let columns = properties.iter().map(|property| format!("n.{property}")).collect::<Vec<_>>().join(", ");
     match kind {
         SchemaKind::Unique => {
-            format!("CREATE CONSTRAINT {name}_key IF NOT EXISTS FOR (n:{label}) REQUIRE ({columns}) IS UNIQUE")
+            format!(
+                "CREATE CONSTRAINT {name}_key IF NOT EXISTS FOR (n:{label}) REQUIRE ({columns}) IS UNIQUE"
+            )
         }
         SchemaKind::Index => {
-            format!("CREATE INDEX {name}_{} IF NOT EXISTS FOR (n:{label}) ON ({columns})", properties.join("_"))
+            format!(
+                "CREATE INDEX {name}_{} IF NOT EXISTS FOR (n:{label}) ON ({columns})",
+                properties.join("_")
+            )
         }
     }
 }
@@ -289,7 +298,11 @@ async fn stamps(found: &mut Findings, store: &dyn Store) -> Result<(), StoreErro
         rights::named(counts.iter().map(String::as_str))
     );
     let look = format!("pvegraph query 'MATCH (n:{first}) WHERE {condition} RETURN n LIMIT 20'");
-    found.warn(STAMPS, detail, format!("look at them ({look}), and delete them or the labels that are not theirs"));
+    found.warn(
+        STAMPS,
+        detail,
+        format!("look at them ({look}), and delete them or the labels that are not theirs"),
+    );
     Ok(())
 }
 
@@ -320,6 +333,8 @@ async fn authorities(store: &dyn Store) -> Result<Vec<Authority>, StoreError> {
     );
     let rows = store.read(Statement::new(text)).await?;
     let text = |at, column| rows.get(at, column).and_then(Value::as_str).map(str::to_owned);
-    let one = |at| Some(Authority { cluster_id: text(at, "cluster_id")?, fingerprint: text(at, "ca_fingerprint")? });
+    let one = |at| {
+        Some(Authority { cluster_id: text(at, "cluster_id")?, fingerprint: text(at, "ca_fingerprint")? })
+    };
     Ok((0..rows.rows.len()).filter_map(one).collect())
 }
