@@ -241,7 +241,12 @@ async fn a_closed_port() {
     let it = Synced::new(&Graph::Embedded).await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("https://{port}");
-    it.refused(&[(it.server.url(), &url)], 13, &[&url, "cannot connect", "Connection refused"]).await;
+    it.refused(
+        &[(it.server.url(), &url)],
+        13,
+        &[&url, "cannot connect", "check host and port", "Connection refused"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,6 +447,21 @@ async fn empty_listings_everywhere() {
     }
 }
 
+/// No listing names a node, and the storages are listed all the same: they keep their places.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_node_in_any_listing() {
+    let it = Synced::named(&Graph::Embedded, Some("rig")).await;
+    for (what, fault) in no_answers() {
+        println!("{what}");
+        for path in ["/cluster/resources", "/cluster/status", "/nodes"] {
+            it.fault(path, fault.clone());
+        }
+        it.partial(&["nodes ", "guests "]).await;
+        it.server.faults().clear();
+        assert_eq!(it.changes().await, [""; 0], "{what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn html_instead_of_json() {
     let it = Synced::new(&Graph::Embedded).await;
@@ -481,6 +501,9 @@ async fn a_cluster_whose_own_row_is_odd_is_not_taken_for_another() {
     let mend = ["set `name` under its [[clusters]]", it.server.url()];
     serve(with("name", json!(["rig"])));
     it.refused(&[], 10, &mend).await;
+    // A cluster of one node, too.
+    serve(with("name", json!(["rig"])).into_iter().filter(|row| row["name"] != "pve2").collect());
+    it.refused(&[], 10, &["was not understood", mend[0]]).await;
     serve(with("type", json!("federation")));
     it.refused(&[], 10, &mend).await;
     serve(with("name", json!("r/g")));
@@ -501,7 +524,11 @@ async fn a_quorum_that_is_not_said() {
     let pointer = format!("/data/{at}/quorate");
     it.fault("/cluster/status", Fault::Replace { pointer, value: json!("perhaps") });
     it.partial(&["/cluster/status", "`quorate`", "whether there is a quorum"]).await;
-    assert_eq!(it.changes().await, [RENAMED]);
+    // The job's own answer lacks it as well, and says so of itself.
+    let changes = it.changes().await;
+    let rest =
+        changes.iter().filter(|c| !c.starts_with("BACKS_UP nightly") && !c.starts_with("INCLUDES_DISK"));
+    assert_eq!(rest.collect::<Vec<_>>(), [RENAMED]);
     it.server.faults().clear();
     assert_eq!(it.rig.sync(0).await.counts("ProxmoxVM")[3], 1);
 }
@@ -841,7 +868,7 @@ async fn a_neo4j_that_is_down() {
     let (it, db) = neo4j().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let uri = format!("bolt://{port}");
-    it.refused(&[(&db.bolt_uri, &uri)], 14, &[&uri, "can't be reached"]).await;
+    it.refused(&[(&db.bolt_uri, &uri)], 14, &[&uri, "can't be reached", "check that it runs there"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

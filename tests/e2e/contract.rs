@@ -235,6 +235,7 @@ impl Pair {
 
     /// Syncs into both, and compares what the program says, the whole graphs, and all reports.
     async fn agree(&mut self, what: &str, code: i32) -> Whole {
+        println!("{what}");
         let mut said = Vec::new();
         for (rig, runs) in self.rigs.iter().zip(&mut self.runs) {
             let ran = rig.sync(code).await;
@@ -414,4 +415,15 @@ async fn reports_agree_on_odd_values() {
     assert_same("odd values", [&whole(stores[0], &[]).await, &whole(stores[1], &[]).await]);
     let sizes = assert_same_reports("odd values", stores).await;
     assert!(sizes.values().all(|rows| *rows > 0), "{sizes:?}");
+}
+
+#[test]
+#[should_panic(
+    expected = "ProxmoxVM, only in the file: 2\nProxmoxVM, only in the file: 3\nProxmoxVM: 2 in Neo4j, 3 in the file"
+)]
+fn a_difference_is_told() {
+    let whole =
+        |list: &[i64]| Whole::from([("ProxmoxVM".to_owned(), list.iter().map(|n| json!(n)).collect())]);
+    assert_same("equal", [&whole(&[1, 1]), &whole(&[1, 1])]);
+    assert_same("different", [&whole(&[1, 1]), &whole(&[1, 2, 3])]);
 }

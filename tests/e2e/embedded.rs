@@ -226,6 +226,20 @@ async fn statements_that_the_engine_refuses_say_why() {
 }
 
 #[tokio::test]
+async fn a_guard_without_a_row_rolls_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = writer(&dir.path().join("g.kgl"));
+    let create = Statement::new("CREATE (:A {id: 1})");
+    let guard =
+        |holds: bool| Statement::new("UNWIND $rows AS x RETURN x").with("rows", json!(vec![1; holds.into()]));
+    let error = store.write(vec![create.clone(), guard(false).guarding()]).await.unwrap_err();
+    assert!(error.is_lease_lost(), "{error:?}");
+    assert_eq!(cell(&store, "MATCH (n:A) RETURN count(n)").await, json!(0));
+    store.write(vec![guard(true).guarding(), create, guard(false)]).await.unwrap();
+    assert_eq!(cell(&store, "MATCH (n:A) RETURN count(n)").await, json!(1));
+}
+
+#[tokio::test]
 async fn a_property_that_no_node_has_had_finds_nothing_and_can_be_made() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("g.kgl");

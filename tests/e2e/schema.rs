@@ -76,13 +76,17 @@ async fn shown(store: &dyn Store) -> BTreeSet<(String, SchemaObject)> {
                 SchemaKind::Index => ["RANGE", "PROPERTY"],
             };
             let row = &rows.rows[at];
-            assert!(kinds.contains(&cell("type").as_str().unwrap()) && cell("entityType") == "NODE", "{row:?}");
+            assert!(
+                kinds.contains(&cell("type").as_str().unwrap()) && cell("entityType") == "NODE",
+                "{row:?}"
+            );
             let texts = |value: Value| -> Vec<String> {
                 value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
             };
             let mut labels = texts(cell("labelsOrTypes"));
             assert_eq!(labels.len(), 1, "{row:?}");
-            let object = SchemaObject { kind, label: labels.remove(0), properties: texts(cell("properties")) };
+            let object =
+                SchemaObject { kind, label: labels.remove(0), properties: texts(cell("properties")) };
             all.insert((cell("name").as_str().unwrap().to_owned(), object));
         }
     }
@@ -127,7 +131,7 @@ async fn migrations_make_what_the_tables_demand(graph: &Graph) {
     let rig = Rig::new(graph);
     if let Graph::Embedded = graph {
         // A file that is not there is no graph, and reading does not make it one.
-        rig.run(&["migrate", "status"]).await.ended(14).says(&["graph.kgl", "does not exist"]);
+        rig.run(&["migrate", "status"]).await.ended(14).says(&["graph.kgl", "there is no such file"]);
         rig.run(&["migrate", "down", "--to", "0"]).await.ended(0);
     }
     assert_eq!(status(&rig).await, all("pending", false));

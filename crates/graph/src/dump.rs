@@ -18,7 +18,7 @@
 mod graph;
 mod lines;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -214,12 +214,20 @@ where
 /// # Errors
 /// As [`restore`], or the file can't be read.
 pub async fn restore_file(store: &dyn Store, key_of: KeyOf, path: &Path) -> Result<DumpSummary, DumpError> {
-    let file = fs::File::open(path).map_err(|source| DumpError::File {
-        path: path.to_owned(),
-        action: "opening it",
-        source,
-    })?;
-    restore(store, key_of, &mut BufReader::new(file)).await
+    restore(store, key_of, &mut open(path)?).await
+}
+
+/// Whether a file is a whole dump of this kind of store, and what it holds. Changes nothing.
+///
+/// # Errors
+/// It is none, or it can't be read.
+pub fn check_file(store: &dyn Store, path: &Path) -> Result<DumpSummary, DumpError> {
+    check(dialect(store), &mut open(path)?)
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, DumpError> {
+    let failed = |source| DumpError::File { path: path.to_owned(), action: "opening it", source };
+    File::open(path).map(BufReader::new).map_err(failed)
 }
 
 fn dialect(store: &dyn Store) -> &'static str {

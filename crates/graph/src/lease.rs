@@ -20,6 +20,9 @@ pub const LEASE_SECONDS: i64 = 120;
 /// The lease of syncs; one for each graph.
 const SYNC: &str = "sync";
 
+/// The name of the constraint that keeps it one.
+pub(crate) const CONSTRAINT: &str = "pvegraph_lease_key";
+
 /// A third of the lease's length: two renewals may be lost.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 3);
 
@@ -58,6 +61,11 @@ pub enum LeaseError {
     Store(#[from] StoreError),
 }
 
+/// The lease's node is one. A migration says so too: it is the same constraint then.
+fn constraint() -> String {
+    format!("CREATE CONSTRAINT {CONSTRAINT} IF NOT EXISTS FOR (l:{LEASE}) REQUIRE l.id IS UNIQUE")
+}
+
 fn at(epoch_seconds: i64) -> String {
     jiff::Timestamp::from_second(epoch_seconds).map_or_else(|_| "?".to_owned(), |time| time.to_string())
 }
@@ -69,6 +77,12 @@ impl Lease {
     /// Somebody else has it, or the store failed.
     pub async fn take(store: &dyn Store, holder: &Holder, now: i64) -> Result<Self, LeaseError> {
         let Holder { name, lock } = holder;
+        // Before the first migration nothing makes the node unique, and two that begin at once would each make one of their own.
+        let known =
+            Statement::new(format!("MATCH (l:{LEASE} {{id: $id}})\nRETURN l.id AS id")).with("id", SYNC);
+        if store.read(known).await?.rows.is_empty() {
+            store.schema(&constraint()).await?;
+        }
         // Setting a property first takes the node's lock, so that what WHERE reads can't change before it is written. A retry after
         // a lost answer finds itself the holder, and draws one more tag.
         let take = Statement::new(format!(

@@ -305,6 +305,12 @@ impl Migrations {
         {
             outcome.ran.push(run(store, migration, Way::Down, options).await?);
         }
+        if to == 0 {
+            // No migration made these, so none takes them back.
+            for name in [CONSTRAINT, crate::lease::CONSTRAINT] {
+                store.schema(&format!("DROP CONSTRAINT {name} IF EXISTS")).await?;
+            }
+        }
         Ok(outcome)
     }
 
@@ -476,11 +482,12 @@ fn recorded(text: String, migration: &Migration) -> Statement {
         .with("checksum", migration.checksum.as_str())
 }
 
+/// The name of the constraint on migrations' records.
+const CONSTRAINT: &str = "pvegraph_migration_key";
+
 /// Records are unique by `id`, in both dialects. A migration may say so too: it is the same constraint then.
 fn constraint() -> String {
-    format!(
-        "CREATE CONSTRAINT pvegraph_migration_key IF NOT EXISTS FOR (m:{MIGRATION}) REQUIRE m.id IS UNIQUE"
-    )
+    format!("CREATE CONSTRAINT {CONSTRAINT} IF NOT EXISTS FOR (m:{MIGRATION}) REQUIRE m.id IS UNIQUE")
 }
 
 async fn records(store: &dyn Store) -> Result<BTreeMap<u32, Record>, StoreError> {

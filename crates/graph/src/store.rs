@@ -147,7 +147,9 @@ pub trait Store: Send + Sync {
 #[non_exhaustive]
 pub enum StoreError {
     /// No connection, or it broke and retrying did not help.
-    #[error("the graph store {target} can't be reached: {reason}")]
+    #[error(
+        "the graph store {target} can't be reached: {reason}; check that it runs there, and `uri` in [store]"
+    )]
     Unreachable {
         /// The store, without credentials.
         target: String,

@@ -64,7 +64,7 @@ pub enum ErrorKind {
     /// No connection came about: nothing was sent.
     #[error("cannot connect{hint}")]
     Connect {
-        /// Empty, or a likely mend, with its leading separator.
+        /// A likely mend, with its leading separator.
         hint: &'static str,
         /// Why not.
         #[source]
@@ -355,7 +355,7 @@ impl ErrorKind {
         }
         if source.is_connect() {
             let hint = if port_given {
-                ""
+                "; check host and port (PVE listens on 8006), and what is in between"
             } else {
                 "; the endpoint names no port, so 443 was tried: PVE listens on 8006"
             };

@@ -42,7 +42,7 @@ pub enum IdentityError {
         odd: String,
     },
     /// Its own name can't be an identifier.
-    #[error("set `name` under its [[clusters]]")]
+    #[error("a cluster's own name can't be its identifier: set `name` under its [[clusters]]")]
     BadName(#[from] pvegraph_inventory::InvalidClusterId),
     /// The graph knows another cluster by that name.
     #[error(

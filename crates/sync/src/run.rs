@@ -106,6 +106,13 @@ pub enum ClusterError {
     },
 }
 
+impl ClusterError {
+    /// Another run took the lease meanwhile.
+    pub fn is_lease_lost(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.is_lease_lost())
+    }
+}
+
 /// Why a run failed before any cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -114,10 +121,11 @@ pub enum RunError {
     Lease(#[from] LeaseError),
 }
 
-/// How a run ended, cluster by cluster in the order of the targets.
+/// How a run ended, cluster by cluster in the order of the targets; those that were not asked any more are missing.
 pub type Outcome = Vec<Result<ClusterReport, ClusterError>>;
 
-/// Syncs the clusters, one after the other. One that fails does not stop the next.
+/// Syncs the clusters, one after the other. One that fails does not stop the next, unless the lease is lost: then nothing more
+/// can be written, and the rest is not asked.
 ///
 /// # Errors
 /// Where the lease can't be had, nothing is read or written.
@@ -153,7 +161,12 @@ async fn all(
     let mut outcome = Vec::new();
     let mut seen = HashSet::new();
     for target in targets {
-        outcome.push(cluster(store, target, lease, options, progress, &mut seen).await);
+        let ended = cluster(store, target, lease, options, progress, &mut seen).await;
+        let is_over = ended.as_ref().is_err_and(ClusterError::is_lease_lost);
+        outcome.push(ended);
+        if is_over {
+            break;
+        }
     }
     outcome
 }

@@ -471,7 +471,7 @@ async fn rows_are_written_alike() {
             let writer = at(store, 2004);
             vec![
                 writer.delete(GUEST.name, GUEST.key, &keys(json!([[100]]))),
-                writer.upsert(&GUEST, vec![row(&GUEST, json!({ "vmid": 100, "id": "pve1:100", "node": "pve1" }))]),
+                writer.upsert(&GUEST, vec![row(&GUEST, json!({ "vmid": 100, "id": "pve1:100", "node": "pve1", "type": "lxc" }))]),
             ]
         })
         .await;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pvegraph_graph::dump::{DumpError, DumpSummary, dump_to_file, restore_file};
+use pvegraph_graph::dump::{DumpError, DumpSummary, check_file, dump_to_file, restore_file};
 use pvegraph_graph::labels;
-use pvegraph_graph::lease::Lease;
+use pvegraph_graph::lease::{Holder, Lease};
 use pvegraph_graph::migrate::{
     MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations,
 };
@@ -99,6 +99,11 @@ impl MigrateCommand {
                         counted(dump_to_file(&*store, labels::key_of, &file).await?)
                     }
                     Self::Restore(BackupFile { file }) => {
+                        check_file(&*store, &file)?;
+                        // The backup says which migrations are applied, and a new database has none of them.
+                        if all_pending(&migrations.status(&*store).await?) {
+                            migrations.up(&*store, None, &options(None)).await?;
+                        }
                         counted(restore_file(&*store, labels::key_of, &file).await?)
                     }
                     Self::Status => status(&migrations.status(&*store).await?),
@@ -108,8 +113,10 @@ impl MigrateCommand {
                 done = work => done,
                 never = lease.keep(&*store, now) => match never {},
             };
-            lease.release(&*store).await?;
+            // What the work says comes first: where the store went away, giving back fails as well.
+            let released = lease.release(&*store).await;
             let done = done?;
+            released?;
             store.checkpoint().await?;
             global.print(&done)?;
             Ok(Exit::Success)
@@ -162,19 +169,27 @@ impl From<MigrateError> for Failure {
     }
 }
 
+fn all_pending(list: &[MigrationStatus]) -> bool {
+    list.iter().all(|one| one.state == MigrationState::Pending)
+}
+
 /// Refuses a graph whose migrations are not those of this program. A graph that has none yet gets them all, if it may be
-/// written to: a first sync needs no other command before it.
+/// written to, under the lease of this holder: a first sync needs no other command before it.
 ///
 /// # Errors
-/// Some are pending, edited, unknown or interrupted.
-pub async fn ensure_migrated(store: &dyn Store, may_write: bool) -> Result<(), Failure> {
+/// Some are pending, edited, unknown or interrupted, or somebody else has the lease.
+pub async fn ensure_migrated(store: &dyn Store, writer: Option<&Holder>) -> Result<(), Failure> {
     let migrations = Migrations::embedded()?;
     let list = migrations.status(store).await?;
     let of = |state| list.iter().filter(move |one| one.state == state);
-    if list.iter().all(|one| one.state == MigrationState::Pending) {
-        if may_write {
+    if all_pending(&list) {
+        if let Some(holder) = writer {
             tracing::info!("the graph has no schema yet: applying {} migrations", list.len());
-            migrations.up(store, None, &options(None)).await?;
+            let lease = Lease::take(store, holder, now()).await.map_err(RunError::from)?;
+            let migrated = migrations.up(store, None, &options(None)).await;
+            let released = lease.release(store).await;
+            migrated?;
+            released?;
         }
         return Ok(());
     }

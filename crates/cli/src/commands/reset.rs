@@ -58,8 +58,10 @@ impl Reset {
                 removed = remove(&*store, &lease, self.cluster.as_ref()) => removed,
                 never = lease.keep(&*store, now) => match never {},
             };
-            lease.release(&*store).await?;
+            // What the work says comes first: where the store went away, giving back fails as well.
+            let released = lease.release(&*store).await;
             let removed = removed?;
+            released?;
             store.checkpoint().await?;
             global.print(&Report::new(removed))?;
             Ok(Exit::Success)

@@ -58,8 +58,9 @@ impl Seed {
         connect::block_on(async {
             let lock = HostLock::take(&settings)?;
             let store = connect::store(&settings, Access::Write).await?;
-            ensure_migrated(&*store, true).await?;
-            plant(&*store, self.estate, lock.holder(), global).await
+            let holder = lock.holder();
+            ensure_migrated(&*store, Some(&holder)).await?;
+            plant(&*store, self.estate, holder, global).await
         })
     }
 }
@@ -130,8 +131,8 @@ impl Demo {
             let path = file.clone();
             let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Mode::Write));
             let store = opened.await.map_err(Failure::failed)??;
-            ensure_migrated(&store, true).await?;
             let holder = Holder { name: format!("the demo, process {}", std::process::id()), lock: None };
+            ensure_migrated(&store, Some(&holder)).await?;
             plant(&store, Estate::Demo, holder, global).await?;
             let all = reports().map_err(Failure::failed)?;
             for report in all.iter().filter(|report| SHOWN.contains(&report.code.as_str())) {

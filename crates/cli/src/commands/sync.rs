@@ -72,7 +72,7 @@ impl Sync {
         let holder = lock.as_ref().map_or(Holder { name: String::new(), lock: None }, HostLock::holder);
         let access = if self.dry_run { Access::Read } else { Access::Write };
         let store = connect::store(settings, access).await?;
-        ensure_migrated(&*store, !self.dry_run).await?;
+        ensure_migrated(&*store, (!self.dry_run).then_some(&holder)).await?;
         let percent = self.max_delete_percent.unwrap_or(settings.sync.max_delete_percent);
         let options = Options {
             dry_run: self.dry_run,
@@ -102,6 +102,9 @@ pub async fn sync_and_report(
     global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
     reports.iter().for_each(|report| tell(report));
     failed.iter().for_each(|error| tracing::error!("{error}"));
+    if lost_lease(&outcome) {
+        tracing::error!("another run took over the lease of this graph, and this one ends: try again later");
+    }
     ended(&outcome)
 }
 
@@ -180,8 +183,15 @@ fn one_line(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The exit code of a run: what failed as a whole, then what was blocked, then what was not seen.
+fn lost_lease(outcome: &[Result<ClusterReport, ClusterError>]) -> bool {
+    outcome.iter().any(|one| one.as_ref().is_err_and(ClusterError::is_lease_lost))
+}
+
+/// The exit code of a run: whether it lost the lease, then what failed as a whole, then what was blocked, then what was not seen.
 fn ended(outcome: &[Result<ClusterReport, ClusterError>]) -> Result<Exit, Failure> {
+    if lost_lease(outcome) {
+        return Ok(Exit::Locked);
+    }
     let failed: Vec<&ClusterError> = outcome.iter().filter_map(|one| one.as_ref().err()).collect();
     if failed.len() == outcome.len()
         && let Some(error) = failed.first()
@@ -203,7 +213,6 @@ fn code(error: &ClusterError) -> Exit {
         ClusterError::Identity(IdentityError::Unnamed { source, .. }) => api_code(source),
         ClusterError::Identity(_) => Exit::Config,
         ClusterError::Store { source, .. } if source.is_auth() => Exit::Auth,
-        ClusterError::Store { source, .. } if source.is_lease_lost() => Exit::Locked,
         ClusterError::Store { .. } => Exit::Store,
     }
 }
