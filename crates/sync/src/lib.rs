@@ -5,3 +5,5 @@ pub mod identity;
 pub mod load;
 pub mod run;
 pub mod sweep;
+
+pub use crawl::chain;

@@ -144,6 +144,10 @@ pub const MAX_DELETE_PERCENT: f64 = 30.0;
 /// Below this many objects single deletions would trip the guard.
 pub const GUARD_FROM: u64 = 20;
 
+/// From this many objects on, all of them going at once is guarded as well, however few they are: the estate of a home has a dozen
+/// guests, and a listing that came back empty takes them all.
+pub const WHOLE_FROM: u64 = 3;
+
 impl Default for Guard {
     fn default() -> Self {
         Self { max_delete_percent: MAX_DELETE_PERCENT, from: GUARD_FROM }
@@ -162,7 +166,8 @@ impl Guard {
             .filter_map(|(label, deleted, total)| {
                 #[allow(clippy::cast_precision_loss)] // counts of nodes stay far below 2^52
                 let percent = *deleted as f64 * 100.0 / (*total).max(1) as f64;
-                (*total >= self.from && percent > self.max_delete_percent)
+                let all = deleted == total && *total >= WHOLE_FROM;
+                ((*total >= self.from || all) && percent > self.max_delete_percent)
                     .then(|| format!("{deleted} of {total} {label} ({percent:.0} %)"))
             })
             .collect();
@@ -295,7 +300,10 @@ mod tests {
         let check = |deleted, total| guard.check(&[("ProxmoxVM", deleted, total)]);
         assert_eq!(check(30, 100), Ok(()));
         assert!(check(31, 100).unwrap_err().contains("31 of 100 ProxmoxVM (31 %)"));
-        assert_eq!(check(19, 19), Ok(()));
+        assert_eq!(check(18, 19), Ok(()));
+        assert!(check(19, 19).is_err());
+        assert!(check(3, 3).is_err());
+        assert_eq!(check(2, 2), Ok(()));
         assert!(check(20, 20).is_err());
     }
 }

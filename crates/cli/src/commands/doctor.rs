@@ -12,6 +12,7 @@ use std::error::Error;
 use clap::Args;
 use futures::future::join_all;
 use pvegraph_graph::Rows;
+use pvegraph_sync::chain;
 use serde_json::json;
 
 use self::store::Authority;
@@ -184,20 +185,4 @@ fn ended(global: &Global, all: &[Findings]) -> Result<Exit, Failure> {
     let kinds = [Exit::Config, Exit::Auth, Exit::Unreachable, Exit::Store];
     let first = kinds.into_iter().find(|kind| failed.contains(kind)).or_else(|| failed.first().copied());
     Ok(first.unwrap_or(Exit::Success))
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

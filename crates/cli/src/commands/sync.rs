@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pvegraph_graph::lease::{Holder, LeaseError};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, Completeness};
+use pvegraph_sync::chain;
 use pvegraph_sync::identity::IdentityError;
 use pvegraph_sync::run::{self, ClusterError, ClusterReport, Options, Progress, RunError, Target};
 use pvegraph_sync::sweep::Guard;
@@ -98,7 +99,7 @@ pub async fn sync_and_report(
     let outcome = outcome?;
     let reports: Vec<&ClusterReport> = outcome.iter().filter_map(|one| one.as_ref().ok()).collect();
     let failed: Vec<String> =
-        outcome.iter().filter_map(|one| one.as_ref().err()).map(|error| one_line(error)).collect();
+        outcome.iter().filter_map(|one| one.as_ref().err()).map(|error| chain(error)).collect();
     global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
     reports.iter().for_each(|report| tell(report));
     failed.iter().for_each(|error| tracing::error!("{error}"));
@@ -170,17 +171,6 @@ fn tell(report: &ClusterReport) {
     if let Some(blocked) = &report.blocked {
         tracing::error!("{cluster}: {blocked}");
     }
-}
-
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn lost_lease(outcome: &[Result<ClusterReport, ClusterError>]) -> bool {

@@ -261,7 +261,9 @@ impl ClusterCheck<'_> {
             let digits: Vec<char> =
                 text.trim().chars().filter(|c| *c != ':').map(|c| c.to_ascii_uppercase()).collect();
             let right = digits.len() == FINGERPRINT_DIGITS && digits.iter().all(char::is_ascii_hexdigit);
-            right.then(|| digits.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":"))
+            right.then(|| {
+                digits.chunks(2).map(|pair| pair.iter().collect::<String>()).collect::<Vec<_>>().join(":")
+            })
         };
         let all: Option<Vec<String>> = given.split(',').map(one).collect();
         all.map(|all| all.join(",")).ok_or_else(|| {
