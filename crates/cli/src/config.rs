@@ -85,7 +85,9 @@ pub enum ConfigError {
         file: Option<PathBuf>,
     },
     /// A cluster was asked for that is not there.
-    #[error("there is no cluster named {name:?} in the configuration; there {known}")]
+    #[error(
+        "there is no cluster named {name:?} in the configuration; there {known} (only one that has a `name` there can be chosen)"
+    )]
     UnknownCluster {
         /// What was asked for.
         name: String,

@@ -20,8 +20,10 @@ use crate::render::{Output, Report};
 
 const EXAMPLES: &str = "\
 Examples:
-  pvegraph --config rig.toml config show --origin
-  PVEGRAPH__STORE__URI=bolt://127.0.0.1:7687 pvegraph config show -o json";
+  pvegraph demo
+  pvegraph --config rig.toml doctor
+  pvegraph --config rig.toml sync
+  pvegraph --config rig.toml report run R1 -o csv";
 
 /// Keeps a graph of Proxmox VE estates in Neo4j up to date, and answers questions from it.
 #[derive(Debug, Parser)]
@@ -106,7 +108,7 @@ pub enum Command {
     /// List and run the canned reports
     #[command(subcommand)]
     Report(report::ReportCommand),
-    /// Apply and take back the graph's schema
+    /// Apply and take back the graph's schema; back the graph up and restore it
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
     /// Sync a simulated estate into the graph, to try things out on

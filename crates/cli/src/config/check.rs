@@ -65,7 +65,9 @@ pub fn store(store: &StoreSettings, origins: &Origins<'_>, problems: &mut Vec<Pr
             ));
         }
         Ok(_) => {}
-        Err(error) => refuse(format!("store.uri is not a URI: {error}")),
+        Err(error) => refuse(format!(
+            "store.uri is not a URI ({error}): write bolt://HOST:PORT or neo4j://HOST:PORT, or {EMBEDDED}PATH for a file"
+        )),
     }
 }
 
