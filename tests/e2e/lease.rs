@@ -151,7 +151,7 @@ async fn on_one_host_the_second_is_refused(graph: &Graph) {
     hold(&server, "/");
     let first = start(&rig, host.path(), &["sync", "-o", "json"]);
     until("the first asks", async || asked(&server, "/")).await;
-    for args in [&["sync"][..], &["migrate", "up"], &["migrate", "down", "--to", "0"]] {
+    for args in [&["sync"][..], &["migrate", "up"], &["migrate", "down", "--to", "0", "--yes"]] {
         run(&rig, host.path(), args).await.ended(11).says(&[
             "another pvegraph on this host",
             "lock file",

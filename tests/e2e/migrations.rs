@@ -10,7 +10,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use pvegraph_embedded_store::{EmbeddedStore, Mode};
-use pvegraph_graph::dump::{self, DumpError, DumpSummary, KeyOf};
+use pvegraph_graph::dump::{self, DumpError, DumpSummary, Existing, KeyOf, own_key};
 use pvegraph_graph::lease::{Holder, Lease};
 use pvegraph_graph::migrate::{MigrateError, MigrateOptions, MigrationState, Migrations};
 use pvegraph_graph::neo4j::{DEFAULT_MAX_CONNECTIONS, Neo4jConfig, Neo4jStore, StoreTimeouts};
@@ -19,10 +19,10 @@ use pvegraph_testkit::{Neo4jServer, fresh};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The labels of the tables, and those that the migrations and damages of these tests make.
 const KEY_OF: KeyOf = |label| match label {
-    "ProxmoxVM" => vec!["cluster_id", "vmid"],
-    "ProxmoxNode" => vec!["cluster_id", "name"],
-    _ => vec!["id"],
+    "ProxmoxNew" | "DesiredNew" | "ProxmoxTemplate" | "ProxmoxThing" | "ProxmoxJunk" => Some(vec!["id"]),
+    _ => own_key(label),
 };
 
 /// Runs a test on both stores, each empty but for a foreign node that must survive everything.
@@ -232,6 +232,32 @@ async fn other_tools_relationships_survive_a_restore() {
 }
 
 #[tokio::test]
+async fn nodes_of_other_tools_survive_whatever_their_labels_begin_with() {
+    on_both(|store| async move {
+        let store = &*store;
+        estate(store).await;
+        write(store, "CREATE (:ProxmoxBackup {id: 'old', n: 1})-[:OF]->(:DesiredState {id: 'old', n: 1})")
+            .await;
+        let mut file = Vec::new();
+        dump::dump(store, own_key, &mut file).await.unwrap();
+        let text = String::from_utf8_lossy(&file);
+        assert!(!text.contains("ProxmoxBackup") && !text.contains("DesiredState"), "{text}");
+        write(store, "MATCH (n:ProxmoxBackup) SET n.n = 2").await;
+        write(store, "CREATE (:PvegraphNotes {id: 'new', n: 3})").await;
+        write(store, "CREATE (:ProxmoxVM {id: 'c/101', cluster_id: 'c', vmid: 101})").await;
+        dump::restore(store, own_key, &mut Cursor::new(&file)).await.unwrap();
+        for (found, expected) in [
+            ("MATCH (n:ProxmoxBackup)-[:OF]->(:DesiredState) RETURN n.n", 2),
+            ("MATCH (n:PvegraphNotes) RETURN n.n", 3),
+            ("MATCH (n:ProxmoxVM) RETURN count(n)", 3),
+        ] {
+            assert_eq!(value(store, found).await, json!(expected), "{found}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_graph_larger_than_a_page_comes_back_whole() {
     on_both(|store| async move {
         let store = &*store;
@@ -309,12 +335,17 @@ async fn a_dump_s_file_is_whole_and_private() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("dump.jsonl");
         fs::write(&path, "old").unwrap();
-        dump::dump_to_file(store, KEY_OF, &path).await.unwrap();
+        let refused = dump::dump_to_file(store, KEY_OF, &path, Existing::Keep).await.unwrap_err();
+        assert!(matches!(refused, DumpError::Exists { .. }), "{refused:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        dump::dump_to_file(store, KEY_OF, &path, Existing::Replace).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(dump::restore_file(store, KEY_OF, &path).await.unwrap().nodes, 6);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "a temporary file is left");
         let nowhere =
-            dump::dump_to_file(store, KEY_OF, &directory.path().join("absent/dump")).await.unwrap_err();
+            dump::dump_to_file(store, KEY_OF, &directory.path().join("absent/dump"), Existing::Keep)
+                .await
+                .unwrap_err();
         assert!(matches!(nowhere, DumpError::File { .. }), "{nowhere:?}");
     })
     .await;
@@ -566,7 +597,7 @@ async fn a_migration_that_was_killed_is_undone_by_the_next_run() {
         migrations.up(store, Some(1), &files.options()).await.unwrap();
         let before = data(store).await;
         let backup = files.backups.path().join("before.jsonl");
-        dump::dump_to_file(store, KEY_OF, &backup).await.unwrap();
+        dump::dump_to_file(store, KEY_OF, &backup, Existing::Keep).await.unwrap();
         let running = |backup: &Path| {
             Statement::new(
                 "MERGE (m:PvegraphMigration {id: '0002'}) SET m.version = 2, m.name = 'rename', m.checksum = $checksum,

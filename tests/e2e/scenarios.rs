@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pve_sim::{GuestSpec, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
+use pve_sim::{Fault, FaultRule, GuestSpec, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use serde_json::{Map, Value, json};
 
 use crate::on_both_stores;
@@ -288,3 +288,91 @@ async fn an_offline_node_loses_nothing(graph: &Graph) {
     server.shutdown().await;
 }
 on_both_stores!(offline => an_offline_node_loses_nothing);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_under_a_new_name_is_not_taken_for_another() {
+    let server = serve("rig", 20).await;
+    let rig = rig(&Graph::Embedded, &[(None, &server)]);
+    rig.sync(0).await;
+    let before = rig.stable(&[]).await;
+    let credential = server.world().unwrap().credential(ROOT_TOKEN);
+    let rig = rig.without_clusters().cluster(Some("other"), &server, credential.as_ref());
+    rig.run(&["sync"]).await.ended(10).says(&["set name = \"rig\"", "reset --cluster rig"]);
+    assert_eq!(rig.stable(&[]).await, before);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_can_not_be_told_from_another_is_refused() {
+    let server = serve("rig", 20).await;
+    let rig = rig(&Graph::Embedded, &[(None, &server)]);
+    rig.sync(0).await;
+    let before = rig.stable(&[]).await;
+    let nodes = server.world().unwrap().read(|state| state.nodes.keys().cloned().collect::<Vec<_>>());
+    for node in nodes {
+        let path = format!("/nodes/{node}/certificates/info");
+        server.faults().add(FaultRule::at(&path, Fault::Status { status: 500, reason: "no".into() }));
+    }
+    rig.run(&["sync"]).await.ended(10).says(&["certificate authority of cluster", "could not be read"]);
+    assert_eq!(rig.stable(&[]).await, before);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_could_not_reach_its_cluster_is_recorded() {
+    let server = serve("rig", 20).await;
+    let rig = rig(&Graph::Embedded, &[(Some("rig"), &server)]);
+    rig.sync(0).await;
+    server.shutdown().await;
+    rig.run(&["sync"]).await.ended(13);
+    let runs = rig
+        .read("MATCH (r:ProxmoxSyncRun) RETURN r.status AS status, r.reason AS reason, r.finished_at AS at ORDER BY r.tag")
+        .await;
+    assert_eq!(runs.len(), 2);
+    assert_eq!((&runs[0]["status"], &runs[1]["status"]), (&json!("complete"), &json!("failed")));
+    assert!(runs[1]["reason"].as_str().unwrap().contains("cannot connect"), "{runs:?}");
+    assert!(runs[1]["at"].as_i64() > runs[0]["at"].as_i64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_does_not_shrink_a_storage() {
+    let server = serve("rig", 20).await;
+    let rig = rig(&Graph::Embedded, &[(None, &server)]);
+    rig.sync(0).await;
+    let total = || rig.read("MATCH (s:ProxmoxStorage) WHERE s.name = 'local' RETURN s.total AS total");
+    let before = total().await;
+    assert!(before[0]["total"].as_i64().unwrap() > 0);
+    let fault = Fault::Status { status: 500, reason: "got timeout".into() };
+    server.faults().add(FaultRule::at("/nodes/pve2/storage", fault));
+    rig.sync(3).await;
+    assert_eq!(total().await, before);
+    server.shutdown().await;
+}
+
+/// A token without `Sys.Audit` can't ask for the quorum; that most nodes are offline it sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limited_token_in_a_minority_deletes_nothing() {
+    let server = serve("rig", 30).await;
+    let world = server.world().unwrap();
+    let rig = rig(&Graph::Embedded, &[(None, &server)]);
+    rig.sync(0).await;
+    let token = world.add_token("vms@pve", "limited", "PVEVMAdmin", "/vms").unwrap();
+    let rig = rig.without_clusters().cluster(Some("rig"), &server, Some(&token));
+    let nodes = world.read(|state| state.nodes.keys().cloned().collect::<Vec<_>>());
+    let gone = world.read(|state| {
+        state.guests.values().find(|guest| *guest.node == *nodes[0]).map(|guest| guest.vmid).unwrap()
+    });
+    world.remove_guest(gone).unwrap();
+    for node in &nodes[1..] {
+        world.set_node_online(node, false).unwrap();
+    }
+    let ran = rig.run(&["sync", "-o", "json"]).await.ended(3);
+    assert_eq!(ran.counts("ProxmoxVM")[3], 0);
+    assert_eq!(guest(&rig, gone).await["vmid"], gone);
+    // With the others back, the same token proves it gone.
+    for node in &nodes[1..] {
+        world.set_node_online(node, true).unwrap();
+    }
+    assert_eq!(rig.sync(0).await.counts("ProxmoxVM")[3], 1);
+    server.shutdown().await;
+}

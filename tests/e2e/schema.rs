@@ -132,7 +132,7 @@ async fn migrations_make_what_the_tables_demand(graph: &Graph) {
     if let Graph::Embedded = graph {
         // A file that is not there is no graph, and reading does not make it one.
         rig.run(&["migrate", "status"]).await.ended(14).says(&["graph.kgl", "there is no such file"]);
-        rig.run(&["migrate", "down", "--to", "0"]).await.ended(0);
+        rig.run(&["migrate", "down", "--to", "0", "--yes"]).await.ended(0);
     }
     assert_eq!(status(&rig).await, all("pending", false));
     for _ in 0..2 {
@@ -144,7 +144,7 @@ async fn migrations_make_what_the_tables_demand(graph: &Graph) {
         assert_eq!(rig.run(&["migrate", "up", "-o", "json"]).await.ended(0).rows(), Vec::<Value>::new());
         is_demanded(graph, &rig).await;
 
-        let ran = rig.run(&["migrate", "down", "--to", "0", "-o", "json"]).await.ended(0).rows();
+        let ran = rig.run(&["migrate", "down", "--to", "0", "--yes", "-o", "json"]).await.ended(0).rows();
         assert_eq!(ran.len(), all("", true).len());
         assert_eq!(status(&rig).await, all("pending", false));
         let store = store(graph, &rig);

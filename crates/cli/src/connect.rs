@@ -8,8 +8,10 @@ use pve_client::{Auth, CaSource, ClientConfig, Concurrency, PveClient, Timeouts}
 use pvegraph_graph::Store;
 use pvegraph_graph::lease::Holder;
 use pvegraph_graph::neo4j::{Neo4jConfig, Neo4jStore, StoreTimeouts, require_supported};
+use pvegraph_sync::chain;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::config::{ClusterSettings, Login, Settings, Trust};
 use crate::exit::{Exit, Failure};
@@ -78,6 +80,22 @@ async fn embedded(path: PathBuf, _: Access) -> Result<Box<dyn Store>, Failure> {
     Err(pvegraph_graph::StoreError::Unusable { target, reason }.into())
 }
 
+/// A store to compare with: the one that the settings name, for reading. In place of a file that a first sync has yet to make,
+/// an empty graph in a temporary directory, which is given as well and must live as long.
+///
+/// # Errors
+/// As [`store`].
+pub async fn compared(settings: &Settings) -> Result<(Box<dyn Store>, Option<TempDir>), Failure> {
+    match settings.store.embedded_path() {
+        Some(path) if cfg!(feature = "embedded") && !path.try_exists().unwrap_or(true) => {
+            let directory = TempDir::with_prefix("pvegraph-dry-run-")?;
+            let store = embedded(directory.path().join("graph.kgl"), Access::Write).await?;
+            Ok((store, Some(directory)))
+        }
+        _ => Ok((store(settings, Access::Read).await?, None)),
+    }
+}
+
 /// The client of one cluster. Nothing is sent yet.
 ///
 /// # Errors
@@ -110,7 +128,15 @@ pub fn client(settings: &Settings, cluster: &ClusterSettings) -> Result<PveClien
         concurrency: Concurrency { cluster: cluster.concurrency, per_node: cluster.per_node_concurrency },
         ..ClientConfig::new(cluster.endpoints.clone(), auth, trust)
     };
-    PveClient::new(config).map_err(|error| Failure::new(Exit::Config, error))
+    PveClient::new(config).map_err(|error| {
+        let text = chain(&error);
+        match &cluster.trust {
+            Trust::CaFile(path) if !text.contains(&path.display().to_string()) => {
+                invalid(format!("ca_file {}: {text}", path.display()))
+            }
+            _ => invalid(text),
+        }
+    })
 }
 
 /// The lock of this host: at most one process of it writes to one store. Held until it is dropped.

@@ -10,6 +10,9 @@ use crate::config::ConfigError;
 use crate::secret::SecretError;
 
 /// Every exit code of the program. 2 is the usage error of the argument parser; an unknown code means failure.
+///
+/// 5 (changes, or drift), 7 (the plan is stale or not approved) and 8 (applied, and a restart is pending) are reserved for
+/// commands that change clusters; none of this build does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -21,14 +24,8 @@ pub enum Exit {
     Partial = 3,
     /// A report has findings at or above `--fail-on`.
     Findings = 4,
-    /// There are changes, or there is drift.
-    Changes = 5,
     /// Blocked by a policy or a guard, the sweep guard among them.
     Blocked = 6,
-    /// The plan is stale or not approved.
-    Stale = 7,
-    /// Applied, and a restart is pending.
-    RestartPending = 8,
     /// The configuration is not valid.
     Config = 10,
     /// Another run holds the lock.
@@ -49,10 +46,7 @@ Exit codes:
    2  wrong usage
    3  partial, or the outcome of some operation is unknown
    4  a report has findings at or above --fail-on
-   5  changes or drift
    6  blocked by a policy or a guard
-   7  plan stale or not approved
-   8  applied, restart pending
   10  configuration not valid
   11  lock held
   12  authentication or permission, at Proxmox VE or Neo4j

@@ -11,6 +11,9 @@ use tracing_subscriber::fmt;
 /// Variables that hold a filter, in the form of `RUST_LOG`. The first that is set counts.
 const FILTER_VARIABLES: [&str; 2] = ["PVEGRAPH_LOG", "RUST_LOG"];
 
+/// Logs as an error what the call's own error says as well, and says better.
+const DOUBLED: &str = "rustls_platform_verifier";
+
 /// A form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
@@ -62,16 +65,19 @@ fn filter(verbosity: Verbosity, terminal: bool) -> Result<EnvFilter, LogFilterEr
     if verbose == 0 && !quiet {
         for variable in FILTER_VARIABLES {
             if let Some(text) = env::var(variable).ok().filter(|text| !text.is_empty()) {
+                // Who names the target there means it.
+                let text = if text.contains(DOUBLED) { text } else { format!("{text},{DOUBLED}=off") };
                 return EnvFilter::try_new(text).map_err(|source| LogFilterError { variable, source });
             }
         }
     }
-    Ok(EnvFilter::new(match (verbose, quiet) {
+    let levels = match (verbose, quiet) {
         (_, true) => "error",
         // Libraries stay at `warn`, because their details may hold what a header holds. Whoever wants them sets RUST_LOG.
         (0, _) if terminal => "warn,pvegraph=info,pve_client=info,pve_sim=info",
         (0, _) => "warn",
         (1, _) => "warn,pvegraph=debug,pve_client=debug,pve_sim=debug",
         (_, _) => "warn,pvegraph=trace,pve_client=trace,pve_sim=trace",
-    }))
+    };
+    Ok(EnvFilter::new(format!("{levels},{DOUBLED}=off")))
 }

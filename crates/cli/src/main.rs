@@ -1,7 +1,6 @@
 //! `pvegraph`: keeps a graph of Proxmox VE estates in Neo4j up to date, and answers questions from it.
 //!
 //! This file parses, dispatches and maps the end to an exit code. Each command is a file in `commands`.
-#![allow(dead_code, reason = "settings, exit codes and secrets that no command of this build reads")]
 
 mod commands;
 mod config;

@@ -111,7 +111,9 @@ impl Report {
     fn table(&self, terminal: bool, writer: &mut impl Write) -> io::Result<()> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_content_arrangement(if terminal {
+        // Some terminals, those of consoles and of scripts among them, say that they are 0 columns wide.
+        let known = terminal && table.width().is_some_and(|width| width > 0);
+        table.set_content_arrangement(if known {
             ContentArrangement::Dynamic
         } else {
             ContentArrangement::Disabled

@@ -18,23 +18,34 @@
 mod graph;
 mod lines;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 use self::graph::Graph;
 use self::lines::{FORMAT, Header, Line, Node, Relationship, VERSION, batches, check, put};
-use crate::labels::LEASE;
+use crate::labels::{MIGRATION, SYNC_RUN, key_of, labels};
 use crate::store::{Dialect, Store, StoreError, StoreInfo};
 
-/// Labels that begin so are ours; everything else belongs to other tools and is neither dumped nor touched. Nor is the lease.
-pub const OWN_PREFIXES: [&str; 3] = ["Proxmox", "Pvegraph", "Desired"];
+/// Which labels are ours, and the properties that identify a node of each: [`own_key`]. Where it answers nothing, the label
+/// belongs to another tool, and its nodes are neither dumped nor touched. In the embedded store each label's `id` identifies,
+/// whatever this says.
+pub type KeyOf = fn(&str) -> Option<Vec<&'static str>>;
 
-/// The properties that identify a node of a label: [`labels::key_of`](crate::labels::key_of). In the embedded store each
-/// label's `id` does, whatever this says.
-pub type KeyOf = fn(&str) -> Vec<&'static str>;
+static OWN: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
+    let filled = labels().into_iter().map(|table| table.name);
+    filled.chain([SYNC_RUN, MIGRATION]).map(|label| (label, key_of(label))).collect()
+});
+
+/// The key of a label that pvegraph itself writes, by its exact name: other tools have labels that begin alike. The lease is
+/// none of them: it is the state of a running process.
+pub fn own_key(label: &str) -> Option<Vec<&'static str>> {
+    ["Proxmox","Desired"].iter().any(|p| label.starts_with(p)).then(|| vec!["id"]).or(OWN.get(label).cloned())
+}
 
 /// Nodes or relationships for each statement, in both directions: a few megabytes at most.
 const PAGE: usize = 5_000;
@@ -66,6 +77,12 @@ pub enum DumpError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// The file is there and is to stay.
+    #[error("{} is there already: name another file, or replace it with --force", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// The graph did not hold still.
     #[error(
@@ -117,11 +134,6 @@ pub enum DumpError {
     },
 }
 
-/// Whether nodes with this label are ours, and more than the state of a running process.
-pub fn is_dumped(label: &str) -> bool {
-    label != LEASE && OWN_PREFIXES.iter().any(|prefix| label.starts_with(prefix))
-}
-
 /// Writes our part of the graph to `out`, a page at a time.
 ///
 /// # Errors
@@ -157,12 +169,29 @@ where
     Ok(summary)
 }
 
-/// Writes a dump to a file that only its owner can read. The file appears when it is whole and on disk; one that is there is
-/// replaced.
+/// What becomes of a file that has the dump's name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and there is no dump.
+    Keep,
+    /// It is replaced when the dump is whole.
+    Replace,
+}
+
+/// Writes a dump to a file that only its owner can read. The file appears when it is whole and on disk.
 ///
 /// # Errors
-/// As [`dump`], or the file can't be written.
-pub async fn dump_to_file(store: &dyn Store, key_of: KeyOf, path: &Path) -> Result<DumpSummary, DumpError> {
+/// As [`dump`], or the file is there and stays, or it can't be written.
+pub async fn dump_to_file(
+    store: &dyn Store,
+    key_of: KeyOf,
+    path: &Path,
+    existing: Existing,
+) -> Result<DumpSummary, DumpError> {
+    // Told before the work as well as after it, when somebody else may have made the file.
+    if existing == Existing::Keep && path.symlink_metadata().is_ok() {
+        return Err(DumpError::Exists { path: path.to_owned() });
+    }
     let failed = |action| move |source: io::Error| DumpError::File { path: path.to_owned(), action, source };
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -175,7 +204,14 @@ pub async fn dump_to_file(store: &dyn Store, key_of: KeyOf, path: &Path) -> Resu
     out.flush().map_err(failed("writing"))?;
     drop(out);
     temporary.as_file().sync_all().map_err(failed("writing"))?;
-    temporary.persist(path).map_err(|error| failed("renaming it into place")(error.error))?;
+    let kept = match existing {
+        Existing::Keep => temporary.persist_noclobber(path),
+        Existing::Replace => temporary.persist(path),
+    };
+    kept.map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => DumpError::Exists { path: path.to_owned() },
+        _ => failed("renaming it into place")(error.error),
+    })?;
     File::open(directory).and_then(|it| it.sync_all()).map_err(failed("writing its directory"))?;
     Ok(summary)
 }
@@ -192,7 +228,7 @@ where
     R: BufRead + Seek + Send,
 {
     let graph = Graph { store, key_of };
-    let summary = check(dialect(store), input)?;
+    let summary = check(dialect(store), key_of, input)?;
     graph.delete_relationships().await?;
     let mark = jiff::Timestamp::now().as_nanosecond().to_string();
     for nodes in batches::<Node, R>(input)? {
@@ -221,8 +257,8 @@ pub async fn restore_file(store: &dyn Store, key_of: KeyOf, path: &Path) -> Resu
 ///
 /// # Errors
 /// It is none, or it can't be read.
-pub fn check_file(store: &dyn Store, path: &Path) -> Result<DumpSummary, DumpError> {
-    check(dialect(store), &mut open(path)?)
+pub fn check_file(store: &dyn Store, key_of: KeyOf, path: &Path) -> Result<DumpSummary, DumpError> {
+    check(dialect(store), key_of, &mut open(path)?)
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, DumpError> {

@@ -312,10 +312,13 @@ pub static STORAGE: Label<inventory::Storage> = Label {
     indexed: &["id", "name"],
 };
 
-/// A capacity is unknown, not null, where a node that should have said it did not answer.
+/// A capacity is unknown, not null, where a node that should have said it did not answer: a sum without it would be too small. A
+/// shared storage needs one node only. An offline node's share is not there to be used.
 fn storage_capacity(storage: &inventory::Storage, part: fn(&inventory::Capacity) -> i64) -> Cell {
+    let silent = storage.on_nodes.iter().any(|on| on.active.is_none() && !on.offline);
     match storage.capacity() {
-        Some(capacity) => is(part(&capacity)),
+        Some(capacity) if storage.shared || !silent => is(part(&capacity)),
+        Some(_) => Cell::Unseen,
         None if storage.on_nodes.iter().any(|on| on.active.is_none()) => Cell::Unseen,
         None => Cell::Is(Value::Null),
     }

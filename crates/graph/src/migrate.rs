@@ -20,7 +20,7 @@ use serde_json::Value;
 
 pub use self::files::{Migration, Migrations};
 use self::files::{Script, Step, id};
-use crate::dump::{DumpError, KeyOf, dump_to_file, restore_file};
+use crate::dump::{DumpError, Existing, KeyOf, dump_to_file, restore_file};
 use crate::labels::MIGRATION;
 use crate::store::{Statement, Store, StoreError};
 
@@ -29,7 +29,7 @@ use crate::store::{Statement, Store, StoreError};
 pub struct MigrateOptions {
     /// Where dumps are written before data changes. Without it a migration that changes data is refused.
     pub backup_dir: Option<PathBuf>,
-    /// What identifies nodes in a dump: [`labels::key_of`](crate::labels::key_of).
+    /// What is dumped, and what identifies its nodes: [`own_key`](crate::dump::own_key).
     pub key_of: KeyOf,
 }
 
@@ -375,11 +375,8 @@ async fn run(
         (true, None) => return Err(MigrateError::NoBackupDir { version, name }),
         (true, Some(directory)) => {
             let path = backup_path(directory, migration, way);
-            dump_to_file(store, options.key_of, &path).await.map_err(|source| MigrateError::Backup {
-                version,
-                name: name.clone(),
-                source,
-            })?;
+            let dumped = dump_to_file(store, options.key_of, &path, Existing::Keep).await;
+            dumped.map_err(|source| MigrateError::Backup { version, name: name.clone(), source })?;
             Some(path)
         }
     };

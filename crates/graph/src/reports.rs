@@ -1,9 +1,9 @@
 //! Canned reports: the files in `queries/`, each the single source of its text, its question and its columns.
 //!
 //! A report has three answers: yes, no, unknown. What the last run of each cluster could not see whole is told with the rows, so
-//! that an empty answer is never falsely clean.
+//! that an empty answer is never falsely clean; a graph into which no cluster was ever synced knows nothing at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use include_dir::{Dir, include_dir};
 use serde::Serialize;
@@ -44,6 +44,30 @@ pub struct Report {
 pub struct InvalidReport {
     file: String,
     problem: String,
+}
+
+/// A parameter whose value is of another kind than the report compares with. The store would not refuse it: the comparison
+/// gives null, and with it an answer without rows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("parameter {name:?} of report {code} is a {wanted}, such as {default}, and not the {found} {value}")]
+pub struct InvalidParam {
+    code: String,
+    name: String,
+    wanted: &'static str,
+    default: String,
+    found: &'static str,
+    value: String,
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "truth value",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    }
 }
 
 impl Report {
@@ -97,6 +121,27 @@ impl Report {
             .collect()
     }
 
+    /// Checks that each given parameter is of its default's kind. Null is always allowed.
+    ///
+    /// # Errors
+    /// The first one that is not.
+    pub fn check(&self, given: &Map<String, Value>) -> Result<(), InvalidParam> {
+        for (name, default) in &self.params {
+            let Some(value) = given.get(name).filter(|value| !value.is_null()) else { continue };
+            if !default.is_null() && kind(value) != kind(default) {
+                return Err(InvalidParam {
+                    code: self.code.clone(),
+                    name: name.clone(),
+                    wanted: kind(default),
+                    default: default.to_string(),
+                    found: kind(value),
+                    value: value.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The statement with its parameters, `given` before the defaults.
     pub fn statement(&self, given: &Map<String, Value>) -> Statement {
         let mut statement = Statement::new(self.body.clone());
@@ -136,7 +181,7 @@ pub struct Unseen {
     pub collector: String,
     /// On which node; `None` for the whole cluster.
     pub node: Option<String>,
-    /// `filtered`, `partial` or `failed`; `never` where no run collected it.
+    /// `filtered`, `partial` or `failed`; `never` where no run collected it; `unfinished` where the last run has no end.
     pub status: String,
     /// Why.
     pub reason: Option<String>,
@@ -164,70 +209,166 @@ pub struct Answer {
     pub rows: Rows,
     /// What its inputs lack; empty where the answer is whole.
     pub unseen: Vec<Unseen>,
+    /// When the run ended that saw each cluster last, in epoch seconds, by `cluster_id`.
+    pub as_of: BTreeMap<String, i64>,
 }
 
-/// What the report's inputs lack, by the last run of each cluster that is in the graph.
-pub async fn unseen(store: &dyn Store, needs: &[String]) -> Result<Vec<Unseen>, StoreError> {
+/// Stands for a cluster where there is none.
+const NO_CLUSTER: &str = "(none)";
+
+/// What concerns a run as a whole, and no collector of it.
+const WHOLE_RUN: &str = "cluster";
+
+/// What the report's inputs lack, by the last runs of each cluster that the graph knows, and when each was seen last.
+///
+/// # Errors
+/// The store's.
+pub async fn unseen(
+    store: &dyn Store,
+    needs: &[String],
+) -> Result<(Vec<Unseen>, BTreeMap<String, i64>), StoreError> {
+    let runs = store.read(all_runs()).await?;
+    let nodes = store.read(Statement::new("MATCH (c:ProxmoxCluster) RETURN c.cluster_id AS cluster_id"));
+    let nodes = nodes.await?;
+    // A cluster that no run could read yet is not in the graph, but its runs are.
+    let clusters: BTreeSet<&str> =
+        runs.rows.iter().chain(&nodes.rows).filter_map(|row| row.first()?.as_str()).collect();
+    let mut as_of = BTreeMap::new();
+    if clusters.is_empty() {
+        let nothing = needs.iter().map(|collector| Unseen {
+            cluster_id: NO_CLUSTER.to_owned(),
+            collector: collector.clone(),
+            node: None,
+            status: "never".to_owned(),
+            reason: Some("no cluster has been synced into this graph".to_owned()),
+        });
+        return Ok((nothing.collect(), as_of));
+    }
+    let mut unseen = Vec::new();
+    for cluster in clusters {
+        let rows = store.read(last_collected(cluster)).await?;
+        let last = rows.get(0, "tag").and_then(Value::as_i64);
+        // The newest first.
+        let mine: Vec<Ended> = runs
+            .rows
+            .iter()
+            .filter(|row| row.first().and_then(Value::as_str) == Some(cluster))
+            .filter_map(|row| Ended::of(row))
+            .collect();
+        if let Some(at) = mine.iter().find(|run| Some(run.tag) == last).and_then(|run| run.finished_at) {
+            as_of.insert(cluster.to_owned(), at);
+        }
+        unseen.extend(of_runs(cluster, &mine, last));
+        unseen.extend(of_scopes(cluster, &rows, needs));
+    }
+    Ok((unseen, as_of))
+}
+
+/// How one run ended.
+struct Ended {
+    tag: i64,
+    finished_at: Option<i64>,
+    failed: bool,
+    reason: Option<String>,
+}
+
+impl Ended {
+    fn of(row: &[Value]) -> Option<Self> {
+        Some(Self {
+            tag: row.get(1)?.as_i64()?,
+            finished_at: row.get(2).and_then(Value::as_i64),
+            failed: row.get(3).and_then(Value::as_str) == Some("failed"),
+            reason: row.get(4).and_then(Value::as_str).map(str::to_owned),
+        })
+    }
+}
+
+fn all_runs() -> Statement {
+    Statement::new(format!(
+        "MATCH (r:{SYNC_RUN})\n\
+         RETURN r.cluster_id AS cluster_id, r.tag AS tag, r.finished_at AS finished_at, r.status AS status,\n    \
+         r.reason AS reason\nORDER BY tag DESC"
+    ))
+}
+
+/// What the runs after the one with the tag `last`, which saw the cluster, say of it. `runs` begins with the newest.
+fn of_runs(cluster: &str, runs: &[Ended], last: Option<i64>) -> Vec<Unseen> {
+    let told = |status: &str, reason: Option<String>| Unseen {
+        cluster_id: cluster.to_owned(),
+        collector: WHOLE_RUN.to_owned(),
+        node: None,
+        status: status.to_owned(),
+        reason,
+    };
+    let mut unseen = Vec::new();
+    if runs.first().is_some_and(|run| run.finished_at.is_none()) {
+        let reason = "the last run was cut off, or is under way: some of what it saw is in the graph";
+        unseen.push(told("unfinished", Some(reason.to_owned())));
+    }
+    // A run that could not read the cluster has collected nothing.
+    if let Some(run) = runs.iter().find(|run| run.finished_at.is_some())
+        && run.failed
+        && Some(run.tag) != last
+    {
+        unseen.push(told("failed", run.reason.clone()));
+    }
+    unseen
+}
+
+/// What the run that saw the cluster last could not see whole, or not at all.
+fn of_scopes(cluster: &str, rows: &Rows, needs: &[String]) -> Vec<Unseen> {
     // A guest is known by the listing and by its node's listing; a report needs `guests` and gets all three.
     let mut wanted: Vec<&str> = needs.iter().map(String::as_str).collect();
     if wanted.contains(&"guests") {
         wanted.extend(["qemu", "lxc"]);
     }
-    let clusters = store
-        .read(Statement::new(
-            "MATCH (c:ProxmoxCluster) RETURN c.cluster_id AS cluster_id ORDER BY cluster_id",
-        ))
-        .await?;
+    let text = |row: &[Value], at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
     let mut unseen = Vec::new();
-    for cluster in clusters.rows.iter().filter_map(|row| row.first()?.as_str()) {
-        let rows = store.read(last_collected(cluster)).await?;
-        let text = |row: &[Value], at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
-        for collector in needs {
-            if !rows.rows.iter().any(|row| text(row, 0).as_deref() == Some(collector)) {
-                unseen.push(Unseen {
-                    cluster_id: cluster.to_owned(),
-                    collector: collector.clone(),
-                    node: None,
-                    status: "never".to_owned(),
-                    reason: Some("no finished run has collected it".to_owned()),
-                });
-            }
-        }
-        for row in &rows.rows {
-            let (Some(collector), Some(status)) = (text(row, 0), text(row, 2)) else { continue };
-            if wanted.contains(&collector.as_str()) && status != "complete" {
-                unseen.push(Unseen {
-                    cluster_id: cluster.to_owned(),
-                    collector,
-                    node: text(row, 1),
-                    status,
-                    reason: text(row, 3),
-                });
-            }
+    for collector in needs {
+        if !rows.rows.iter().any(|row| text(row, 0).as_deref() == Some(collector)) {
+            unseen.push(Unseen {
+                cluster_id: cluster.to_owned(),
+                collector: collector.clone(),
+                node: None,
+                status: "never".to_owned(),
+                reason: Some("no finished run has collected it".to_owned()),
+            });
         }
     }
-    Ok(unseen)
+    for row in &rows.rows {
+        let (Some(collector), Some(status)) = (text(row, 0), text(row, 2)) else { continue };
+        if wanted.contains(&collector.as_str()) && status != "complete" {
+            let (node, reason) = (text(row, 1), text(row, 3));
+            unseen.push(Unseen { cluster_id: cluster.to_owned(), collector, node, status, reason });
+        }
+    }
+    unseen
 }
 
+/// The scopes of the last run that collected anything.
 fn last_collected(cluster: &str) -> Statement {
     Statement::new(format!(
-        "MATCH (r:{SYNC_RUN})\nWHERE r.cluster_id = $cluster_id AND r.finished_at IS NOT NULL\n\
+        "MATCH (r:{SYNC_RUN})-[c:COLLECTED]->(:ProxmoxCluster)\nWHERE r.cluster_id = $cluster_id\n\
          WITH max(r.tag) AS last\nMATCH (r:{SYNC_RUN})-[c:COLLECTED]->(:ProxmoxCluster)\n\
          WHERE r.cluster_id = $cluster_id AND r.tag = last\n\
-         RETURN c.collector AS collector, c.node AS node, c.status AS status, c.reason AS reason\n\
+         RETURN c.collector AS collector, c.node AS node, c.status AS status, c.reason AS reason, r.tag AS tag\n\
          ORDER BY collector, node"
     ))
     .with("cluster_id", cluster)
 }
 
 /// Runs a report.
+///
+/// # Errors
+/// The store's.
 pub async fn run(
     store: &dyn Store,
     report: &Report,
     given: &Map<String, Value>,
 ) -> Result<Answer, StoreError> {
     let rows = store.read(report.statement(given)).await?;
-    Ok(Answer { rows, unseen: unseen(store, &report.needs).await? })
+    let (unseen, as_of) = unseen(store, &report.needs).await?;
+    Ok(Answer { rows, unseen, as_of })
 }
 
 #[cfg(test)]
@@ -265,5 +406,37 @@ mod tests {
         let statement = report.statement(&given);
         assert_eq!(statement.params["cpu"], 0.5);
         assert_eq!(statement.params["memory"], 0.9);
+    }
+
+    #[test]
+    fn a_parameter_of_another_kind_is_refused() {
+        let report = reports().unwrap().into_iter().find(|report| report.code == "R17").unwrap();
+        let given = |value: Value| Map::from_iter([("cpu".to_owned(), value)]);
+        let error = report.check(&given("hot".into())).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "parameter \"cpu\" of report R17 is a number, such as 0.8, and not the text \"hot\""
+        );
+        for fine in [Value::from(1), Value::from(0.5), Value::Null] {
+            assert_eq!(report.check(&given(fine)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_run_after_the_last_whole_one_is_told() {
+        let run =
+            |tag, finished_at, failed| Ended { tag, finished_at, failed, reason: Some("why".to_owned()) };
+        let told = |runs: &[Ended]| -> Vec<String> {
+            of_runs("rig", runs, Some(1)).into_iter().map(|unseen| unseen.status).collect()
+        };
+        assert!(told(&[run(1, Some(10), false)]).is_empty());
+        // Its scopes tell what failed of a run that collected something.
+        assert!(told(&[run(1, Some(10), true)]).is_empty());
+        assert_eq!(told(&[run(2, Some(20), true), run(1, Some(10), false)]), ["failed"]);
+        assert_eq!(told(&[run(2, None, false), run(1, Some(10), false)]), ["unfinished"]);
+        assert_eq!(
+            told(&[run(3, None, false), run(2, Some(20), true), run(1, Some(10), false)]),
+            ["unfinished", "failed"]
+        );
     }
 }

@@ -66,6 +66,22 @@ impl Run<'_> {
         .with("version", env!("CARGO_PKG_VERSION"))
     }
 
+    /// Records a run that could not read its cluster at all, where the graph knows that cluster.
+    pub fn fail(&self, at: i64, reason: &str) -> Statement {
+        Statement::new(format!(
+            "MATCH (c:ProxmoxCluster)\nWHERE c.cluster_id = $cluster_id\n\
+             MERGE (r:{SYNC_RUN} {{id: $id}})\nON CREATE SET r.firstseen = $tag, r.started_at = $at\n\
+             SET r.cluster_id = $cluster_id, r.tag = $tag, r.finished_at = $at, r.status = 'failed', r.reason = $reason,\n    \
+             r.version = $version, r.lastupdated = $tag"
+        ))
+        .with("id", self.id())
+        .with("cluster_id", self.cluster.as_str())
+        .with("tag", self.tag)
+        .with("at", at)
+        .with("reason", reason)
+        .with("version", env!("CARGO_PKG_VERSION"))
+    }
+
     /// Records how the run ended: what it saw, how far it understood that, what it did. The statements belong into one
     /// transaction.
     pub fn finish(

@@ -379,7 +379,12 @@ pub fn storage(definition: &StorageDefinition, nodes: &[Node]) -> Storage {
     let on_nodes = nodes
         .iter()
         .filter(|node| allowed.allows(&node.name))
-        .map(|node| StorageOnNode { node: node.name.clone(), active: None, capacity: None })
+        .map(|node| StorageOnNode {
+            node: node.name.clone(),
+            offline: node.status == NodeStatus::Offline,
+            active: None,
+            capacity: None,
+        })
         .collect();
     Storage {
         name: storage.clone(),

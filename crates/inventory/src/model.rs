@@ -339,6 +339,8 @@ impl StorageNodes {
 pub struct StorageOnNode {
     /// The node.
     pub node: String,
+    /// The node is offline, and can't say.
+    pub offline: bool,
     /// It is mounted and answers there. `None`: the node did not say.
     pub active: Option<bool>,
     /// Capacity there.
@@ -426,7 +428,7 @@ mod tests {
 
     fn on(node: &str, active: bool, total: i64) -> StorageOnNode {
         let capacity = Some(Capacity { total, used: total / 2, available: total - total / 2 });
-        StorageOnNode { node: node.into(), active: Some(active), capacity }
+        StorageOnNode { node: node.into(), offline: false, active: Some(active), capacity }
     }
 
     fn storage(shared: bool, on_nodes: Vec<StorageOnNode>) -> Storage {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -58,7 +58,8 @@ struct Shared {
     cluster: Semaphore,
     cluster_trouble: Trouble,
     nodes: Mutex<HashMap<String, Arc<Node>>>,
-    began: Instant,
+    /// When the first request was asked for.
+    began: OnceLock<Instant>,
     counters: Counters,
 }
 
@@ -162,7 +163,7 @@ impl PveClient {
                 cluster: Semaphore::new(concurrency.cluster),
                 cluster_trouble: Trouble::default(),
                 nodes: Mutex::default(),
-                began: Instant::now(),
+                began: OnceLock::new(),
                 counters: Counters::default(),
             }),
         })
@@ -229,7 +230,7 @@ impl PveClient {
             return work.await;
         };
         let passed = || path.error(None, ErrorKind::RunDeadline(run));
-        let left = run.saturating_sub(self.shared.began.elapsed());
+        let left = run.saturating_sub(self.shared.began.get_or_init(Instant::now).elapsed());
         if left.is_zero() {
             return Err(passed());
         }

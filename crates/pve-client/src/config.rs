@@ -59,7 +59,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For one whole answer.
     pub request: Duration,
-    /// For everything that this client does, counted from its making; `None` is without end.
+    /// For everything that this client does, counted from its first request; `None` is without end.
     pub run: Option<Duration>,
     /// The age at which a ticket is renewed; PVE accepts one for two hours.
     pub ticket_renewal: Duration,

@@ -897,6 +897,16 @@ async fn after_the_runs_deadline_nothing_is_sent() {
     assert_eq!(client.stats().requests, before);
 }
 
+#[tokio::test]
+async fn the_runs_deadline_counts_from_the_first_request() {
+    let server = Server::new(|_| Reply::Bytes(raw(200, b"OK", &[], br#"{"data":{}}"#))).await;
+    let mut config = server.config();
+    config.timeouts.run = Some(Duration::from_millis(300));
+    let client = PveClient::new(config).unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    client.get(&version()).await.unwrap();
+}
+
 // ---- odd answers ----
 
 #[tokio::test]

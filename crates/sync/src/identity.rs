@@ -1,5 +1,7 @@
 //! Which cluster it is: its name, and the proof that it is the one that the graph knows by that name.
 
+use std::collections::BTreeMap;
+
 use pve_client::answers::ClusterStatusRow;
 use pve_client::{ApiError, PveClient};
 use pvegraph_inventory::{Cluster, ClusterId, Node, NodeStatus, build};
@@ -58,6 +60,26 @@ pub enum IdentityError {
         /// SHA-256 of the authority that was found.
         found: String,
     },
+    /// The graph knows this cluster by another name.
+    #[error(
+        "the graph knows this cluster as {known_as:?}, and as {id:?} it would be in it twice: set name = {known_as:?} under its \
+         [[clusters]]; to rename it, remove the old one first (pvegraph reset --cluster {known_as})"
+    )]
+    Renamed {
+        /// The identifier that it has now.
+        id: ClusterId,
+        /// The one that the graph knows.
+        known_as: String,
+    },
+    /// Whether it is the cluster that the graph knows by its identifier can't be told.
+    #[error(
+        "the certificate authority of cluster {id:?} could not be read from any node, so that it can't be told from another cluster of \
+         that name: look at /nodes/NODE/certificates/info, then sync again"
+    )]
+    Unconfirmed {
+        /// The identifier.
+        id: ClusterId,
+    },
     /// Two configured clusters are the same one, or have the same name.
     #[error(
         "two of the configured clusters are {id:?}: give one of them another `name`, or list their endpoints under one [[clusters]]"
@@ -103,15 +125,24 @@ pub(crate) async fn own_authority(client: &PveClient, nodes: &[Node]) -> Option<
     None
 }
 
-/// Refuses a cluster that is another one than the graph knows by its identifier. What either side does not know proves nothing.
-pub fn check(cluster: &Cluster, known: Option<&str>) -> Result<(), IdentityError> {
-    match (known, &cluster.ca_fingerprint) {
-        (Some(known), Some(found)) if known != found => Err(IdentityError::Another {
-            id: cluster.id.clone(),
-            known: known.to_owned(),
-            found: found.clone(),
-        }),
-        _ => Ok(()),
+/// Refuses a cluster that is another one than the graph knows by its identifier, one that the graph knows by another identifier, and
+/// one that can't be told from another. `known`: the authorities in the graph by cluster.
+///
+/// # Errors
+/// [`IdentityError::Another`], [`IdentityError::Renamed`], [`IdentityError::Unconfirmed`].
+pub fn check(cluster: &Cluster, known: &BTreeMap<String, String>) -> Result<(), IdentityError> {
+    let id = cluster.id.clone();
+    match (known.get(id.as_str()), &cluster.ca_fingerprint) {
+        (Some(known), Some(found)) if known == found => Ok(()),
+        (Some(known), Some(found)) => {
+            Err(IdentityError::Another { id, known: known.clone(), found: found.clone() })
+        }
+        (Some(_), None) => Err(IdentityError::Unconfirmed { id }),
+        (None, Some(found)) => match known.iter().find(|(_, authority)| *authority == found) {
+            Some((other, _)) => Err(IdentityError::Renamed { id, known_as: other.clone() }),
+            None => Ok(()),
+        },
+        (None, None) => Ok(()),
     }
 }
 
@@ -131,11 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn only_two_different_authorities_are_two_clusters() {
-        assert!(check(&cluster(Some("A")), Some("A")).is_ok());
-        assert!(check(&cluster(Some("A")), None).is_ok());
-        assert!(check(&cluster(None), Some("A")).is_ok());
-        let error = check(&cluster(Some("B")), Some("A")).unwrap_err().to_string();
-        assert!(error.contains("--accept-new-authority rig"), "{error}");
+    fn a_cluster_is_known_by_its_authority() {
+        let rig = |authority: &str| BTreeMap::from([("rig".to_owned(), authority.to_owned())]);
+        let other = BTreeMap::from([("old".to_owned(), "A".to_owned())]);
+        assert!(check(&cluster(Some("A")), &rig("A")).is_ok());
+        assert!(check(&cluster(Some("A")), &BTreeMap::new()).is_ok());
+        assert!(check(&cluster(None), &other).is_ok());
+        let refused = |authority, known: &BTreeMap<String, String>| check(&cluster(authority), known).unwrap_err().to_string();
+        assert!(refused(Some("B"), &rig("A")).contains("--accept-new-authority rig"));
+        assert!(refused(None, &rig("A")).contains("could not be read"));
+        assert!(refused(Some("A"), &other).contains("name = \"old\""));
     }
 }

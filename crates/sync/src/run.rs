@@ -12,7 +12,7 @@ use pvegraph_inventory::{ClusterId, Collector, Completeness, NodeStatus, Scope, 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::crawl::{Crawl, Note, Survey, SurveyError, Unit};
+use crate::crawl::{Crawl, chain, Note, Survey, SurveyError, Unit};
 use crate::identity::{self, IdentityError};
 use crate::load::{Loader, now};
 use crate::sweep::{Evidence, Guard, Kept, StaleGuest};
@@ -163,12 +163,27 @@ async fn all(
     for target in targets {
         let ended = cluster(store, target, lease, options, progress, &mut seen).await;
         let is_over = ended.as_ref().is_err_and(ClusterError::is_lease_lost);
+        if let (Err(error), Some(id), Some(lease)) = (&ended, &target.name, lease) {
+            record_failure(store, id, lease, error).await;
+        }
         outcome.push(ended);
         if is_over {
             break;
         }
     }
     outcome
+}
+
+/// Records that a cluster that the graph knows could not be synced, so that its reports do not look as fresh as the run before.
+/// Without a configured name it is not known which cluster it is.
+async fn record_failure(store: &dyn Store, id: &ClusterId, lease: &Lease, error: &ClusterError) {
+    if matches!(error, ClusterError::Store { .. }) {
+        return;
+    }
+    let fail = Run { cluster: id, tag: lease.tag }.fail(now(), &chain(error));
+    if let Err(error) = store.write(vec![fail, lease.guard(now())]).await {
+        tracing::warn!(cluster = %id, error = %chain(&error), "the failed run could not be recorded");
+    }
 }
 
 async fn cluster(
@@ -190,9 +205,9 @@ async fn cluster(
         SurveyError::Identity(error) => error.into(),
     })?;
     let cluster_id = survey.cluster.id.clone();
+    let known = known_authorities(store).await.map_err(graph)?;
     if !options.accept_new_authority.contains(&cluster_id) {
-        let known = known_authority(store, &cluster_id).await.map_err(graph)?;
-        identity::check(&survey.cluster, known.as_deref())?;
+        identity::check(&survey.cluster, &known)?;
     }
     if !seen.insert(cluster_id.clone()) {
         return Err(IdentityError::Twice { id: cluster_id }.into());
@@ -231,7 +246,9 @@ async fn cluster(
     }
 
     if let Some(jobs) = &survey.backup_jobs {
-        loader.backup_jobs(jobs, survey.sees_all_guests()).await.map_err(graph)?;
+        // A guest that this run did not see, PVE may have left out of the job as well.
+        let all_seen = loader.untouched(&GUEST, &[]).await.map_err(graph)?.rows.is_empty();
+        loader.backup_jobs(jobs, survey.sees_all_guests() && all_seen).await.map_err(graph)?;
     }
 
     let swept = sweep(&mut loader, &crawl, &survey, &mut seen, options).await.map_err(graph)?;
@@ -299,7 +316,10 @@ async fn load(
     cluster: &ClusterId,
     progress: &dyn Progress,
 ) -> Result<(), StoreError> {
-    let Unit { guests, understood, listed, gone, notes, odd } = unit;
+    let Unit { mut guests, understood, listed, gone, notes, odd } = unit;
+    // A guest that migrated during the crawl may be in the listings of two nodes. It is in one place: the first that was loaded, and
+    // the next run's.
+    guests.retain(|guest| !seen.loaded.contains(&guest.vmid));
     seen.note(notes);
     seen.understood.extend(understood);
     seen.listed.extend(listed);
@@ -313,13 +333,15 @@ async fn load(
     Ok(())
 }
 
-/// The certificate authority that the graph knows this cluster by.
-async fn known_authority(store: &dyn Store, id: &ClusterId) -> Result<Option<String>, StoreError> {
+/// The certificate authorities that the graph knows clusters by.
+async fn known_authorities(store: &dyn Store) -> Result<BTreeMap<String, String>, StoreError> {
     let statement = Statement::new(
-        "MATCH (c:ProxmoxCluster)\nWHERE c.cluster_id = $cluster_id\nRETURN c.ca_fingerprint AS ca_fingerprint",
+        "MATCH (c:ProxmoxCluster)\nWHERE c.ca_fingerprint IS NOT NULL\n\
+         RETURN c.cluster_id AS cluster_id, c.ca_fingerprint AS ca_fingerprint",
     );
-    let rows = store.read(statement.with("cluster_id", id.as_str())).await?;
-    Ok(rows.get(0, "ca_fingerprint").and_then(Value::as_str).map(str::to_owned))
+    let rows = store.read(statement).await?;
+    let text = |row: &[Value], at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
+    Ok(rows.rows.iter().filter_map(|row| Some((text(row, 0)?, text(row, 1)?))).collect())
 }
 
 #[derive(Default)]
@@ -401,13 +423,16 @@ async fn sweep(
     let may_see_storage = |name: &str| seen_storages.contains(name);
 
     let node_names: HashSet<String> = survey.nodes.iter().map(|node| node.name.clone()).collect();
-    // A token that may not ask for the quorum does not lack it; a question that failed leaves it open.
+    // A token that may not ask for the quorum still sees which nodes are online: more than half of them are one. A question that
+    // failed leaves it open.
+    let online = survey.nodes.iter().filter(|node| node.status == NodeStatus::Online).count();
+    let majority = online * 2 > survey.nodes.len();
     let quorum_unknown = seen.scopes.status(Collector::Cluster, None) >= Some(Completeness::Partial);
     let job_rows = loader.untouched(&BACKUP_JOB, &[]).await?;
     let jobs_gone = jobs_gone(crawl, seen, &job_rows).await;
     let evidence = Evidence {
         scopes: &seen.scopes,
-        quorate: survey.cluster.quorate != Some(false) && !quorum_unknown,
+        quorate: survey.cluster.quorate.unwrap_or(majority) && !quorum_unknown,
         nodes: &node_names,
         listed: &seen.listed,
         may_see_guest: &may_see_guest,
@@ -453,7 +478,15 @@ async fn sweep(
         (NODE.name, nodes.delete.len() as u64, loader.total(&NODE).await?),
     ];
     match options.guard.check(&shares) {
-        Err(blocked) => swept.blocked = Some(blocked),
+        Err(blocked) => {
+            swept.blocked = Some(blocked);
+            loader.keep(&GUEST, &guests.delete).await?;
+            loader.keep(&DISK, &disks.delete).await?;
+            loader.keep(&NIC, &nics.delete).await?;
+            loader.keep(&BACKUP_JOB, &jobs.delete).await?;
+            loader.keep(&STORAGE, &storages.delete).await?;
+            loader.keep(&NODE, &nodes.delete).await?;
+        }
         Ok(()) => {
             // Children first: no committed state shows a volume without its guest, or a guest without its node.
             loader.delete(&DISK, &disks.delete).await?;

@@ -22,7 +22,7 @@ use crate::support::{Graph, Rig};
 
 /// Gives a store its schema.
 pub async fn migrate(store: &dyn Store) {
-    let options = MigrateOptions { backup_dir: None, key_of: labels::key_of };
+    let options = MigrateOptions { backup_dir: None, key_of: pvegraph_graph::dump::own_key };
     Migrations::embedded().unwrap().up(store, None, &options).await.unwrap();
 }
 
@@ -619,6 +619,7 @@ async fn runs_are_recorded_and_pruned_alike() {
                 reports::unseen(store, &list)
                     .await
                     .unwrap()
+                    .0
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()

@@ -29,7 +29,7 @@ async fn synced(graph: &Graph) -> (SimServer, Rig) {
 
 /// Has the program write a backup, and answers its lines without the header, which has the time.
 async fn backup(rig: &Rig, file: &str) -> Vec<String> {
-    let said = rig.run(&["migrate", "backup", file, "-o", "json"]).await.ended(0).rows();
+    let said = rig.run(&["migrate", "backup", file, "--force", "-o", "json"]).await.ended(0).rows();
     let text = fs::read_to_string(rig.dir.path().join(file)).unwrap();
     let lines: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
     let end: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
@@ -50,7 +50,7 @@ fn same(after: &[String], before: &[String]) {
 }
 
 async fn restored(rig: &Rig, file: &str) {
-    rig.run(&["migrate", "restore", file]).await.ended(0);
+    rig.run(&["migrate", "restore", file, "--yes"]).await.ended(0);
 }
 
 async fn a_restored_backup_is_the_graph_it_was_taken_from(graph: &Graph) {
@@ -110,7 +110,7 @@ async fn a_backup_restores_into_a_new_database(graph: &Graph) {
     }
     // A file that is none leaves even the schema alone.
     fs::write(rig.dir.path().join("cut.jsonl"), lines.join("\n")).unwrap();
-    rig.run(&["migrate", "restore", "cut.jsonl"]).await.ended(1).says(&["not a header"]);
+    rig.run(&["migrate", "restore", "cut.jsonl", "--yes"]).await.ended(1).says(&["not a header"]);
     if let Graph::Neo4j(_) = graph {
         assert!(schema().await.iter().all(|object| object.label == LEASE));
     }
@@ -139,14 +139,38 @@ async fn a_truncated_backup_changes_nothing(graph: &Graph) {
         (String::new(), "the dump is cut off after it"),
     ] {
         fs::write(rig.dir.path().join("cut.jsonl"), cut).unwrap();
-        rig.run(&["migrate", "restore", "cut.jsonl"]).await.ended(1).says(&[reason, "Nothing was restored"]);
+        rig.run(&["migrate", "restore", "cut.jsonl", "--yes"])
+            .await
+            .ended(1)
+            .says(&[reason, "Nothing was restored"]);
     }
-    rig.run(&["migrate", "restore", "absent.jsonl"]).await.ended(1).says(&["absent.jsonl"]);
+    rig.run(&["migrate", "restore", "absent.jsonl", "--yes"]).await.ended(1).says(&["absent.jsonl"]);
     same(&backup(&rig, "after.jsonl").await, &lines);
     assert_eq!(rig.stable(&[]).await, before);
     server.shutdown().await;
 }
 on_both_stores!(truncated => a_truncated_backup_changes_nothing);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_taken_back_needs_a_yes() {
+    let (server, rig) = synced(&Graph::Embedded).await;
+    let before = rig.stable(&[]).await;
+    rig.run(&["migrate", "backup", "one.jsonl"]).await.ended(0);
+    let file = rig.dir.path().join("one.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    rig.run(&["migrate", "backup", "one.jsonl"])
+        .await
+        .ended(1)
+        .says(&["one.jsonl is there already", "--force"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    rig.run(&["migrate", "restore", "one.jsonl"]).await.ended(10).says(&["--yes"]);
+    rig.run(&["migrate", "down", "--to", "0"]).await.ended(10).says(&["--yes"]);
+    assert_eq!(rig.stable(&[]).await, before);
+    let pending = rig.run(&["migrate", "status", "-o", "json"]).await.ended(0).rows();
+    assert!(pending.iter().all(|one| one["state"] == "applied"), "{pending:?}");
+    rig.run(&["migrate", "down", "--to", "0", "--yes"]).await.ended(0);
+    server.shutdown().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_the_other_store_is_refused() {
@@ -160,7 +184,7 @@ async fn a_backup_of_the_other_store_is_refused() {
         backup(from, "other.jsonl").await;
         let lines = backup(to, "before.jsonl").await;
         let file = from.dir.path().join("other.jsonl");
-        to.run(&["migrate", "restore", file.to_str().unwrap()]).await.ended(1).says(&[
+        to.run(&["migrate", "restore", file.to_str().unwrap(), "--yes"]).await.ended(1).says(&[
             said,
             "restore it there",
             "Nothing was restored",

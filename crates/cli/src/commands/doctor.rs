@@ -8,6 +8,7 @@ mod rights;
 mod store;
 
 use std::error::Error;
+use std::io::{self, Write};
 
 use clap::Args;
 use futures::future::join_all;
@@ -20,7 +21,7 @@ use super::Global;
 use crate::config::{ClusterSettings, ConfigError, Settings};
 use crate::connect;
 use crate::exit::{Exit, Failure};
-use crate::render::Report;
+use crate::render::{Output, Report, escaped};
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -168,14 +169,42 @@ async fn examine(settings: &Settings, clusters: &[&ClusterSettings]) -> Vec<Find
     std::iter::once(store).chain(examined.into_iter().flat_map(|one| one.findings)).collect()
 }
 
+/// Prints each mend as one line, for a person to copy.
+fn mends<'a>(found: impl Iterator<Item = (&'a String, &'a Finding)>) -> io::Result<()> {
+    let mut lines = String::new();
+    for (subject, finding) in found {
+        if let Some(mend) = &finding.mend {
+            let place = escaped(&format!("{subject}/{}", finding.check));
+            lines.push_str(&format!("{place}: {}\n", escaped(mend)));
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    match write!(io::stdout().lock(), "\n{lines}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 /// Prints the rows, and gives the exit code.
 fn ended(global: &Global, all: &[Findings]) -> Result<Exit, Failure> {
-    let columns = ["subject", "check", "result", "detail", "mend"].map(str::to_owned).to_vec();
+    let mut columns = ["subject", "check", "result", "detail", "mend"].map(str::to_owned).to_vec();
     let found = || all.iter().flat_map(|one| one.list.iter().map(move |finding| (&one.subject, finding)));
-    let rows = found().map(|(subject, Finding { check, outcome, detail, mend })| {
+    let row = |(subject, finding): (&String, &Finding)| {
+        let Finding { check, outcome, detail, mend } = finding;
         vec![json!(subject), json!(check), json!(outcome.as_str()), json!(detail), json!(mend)]
-    });
-    global.print(&Report::new(Rows { columns, rows: rows.collect() }))?;
+    };
+    let mut rows: Vec<_> = found().map(row).collect();
+    if global.output == Output::Table {
+        // A command or a fingerprint that is broken into a column's lines can't be copied.
+        columns.pop();
+        rows.iter_mut().for_each(|row| row.truncate(columns.len()));
+    }
+    global.print(&Report::new(Rows { columns, rows }))?;
+    if global.output == Output::Table {
+        mends(found())?;
+    }
     let failed: Vec<Exit> = found()
         .filter_map(|(_, finding)| match finding.outcome {
             Outcome::Failed(exit) => Some(exit),

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pvegraph_graph::dump::{DumpError, DumpSummary, check_file, dump_to_file, restore_file};
-use pvegraph_graph::labels;
+use pvegraph_graph::dump::{
+    DumpError, DumpSummary, Existing, check_file, dump_to_file, own_key, restore_file,
+};
 use pvegraph_graph::lease::{Holder, Lease};
 use pvegraph_graph::migrate::{
     MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations,
@@ -14,7 +15,7 @@ use pvegraph_sync::load::now;
 use pvegraph_sync::run::RunError;
 use serde_json::json;
 
-use super::Global;
+use super::{Global, agreed};
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
@@ -29,17 +30,33 @@ pub enum MigrateCommand {
     /// Show which migrations are applied
     Status,
     /// Write pvegraph's part of the graph to a file
-    Backup(BackupFile),
+    Backup(Backup),
     /// Replace pvegraph's part of the graph by what a backup holds
-    Restore(BackupFile),
+    Restore(Restore),
 }
 
-/// Options of `migrate backup` and `migrate restore`.
+/// Options of `migrate backup`.
 #[derive(Debug, Args)]
-pub struct BackupFile {
+pub struct Backup {
     /// The backup
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// Options of `migrate restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Options of `migrate up`.
@@ -64,17 +81,21 @@ pub struct Down {
     /// Where the graph is written to before data changes
     #[arg(long, value_name = "DIRECTORY")]
     backup_dir: Option<PathBuf>,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 fn options(backup_dir: Option<PathBuf>) -> MigrateOptions {
-    MigrateOptions { backup_dir, key_of: labels::key_of }
+    MigrateOptions { backup_dir, key_of: own_key }
 }
 
 impl MigrateCommand {
     /// Runs the command.
     ///
     /// # Errors
-    /// The store can't be used, a sync is under way, or a migration fails.
+    /// Nobody agreed, the store can't be used, a sync is under way, or a migration fails.
     pub fn run(self, global: &Global) -> Result<Exit, Failure> {
         let settings = global.settings()?;
         let migrations = Migrations::embedded()?;
@@ -86,25 +107,28 @@ impl MigrateCommand {
             }
             let lock = HostLock::take(&settings)?;
             let store = connect::store(&settings, Access::Write).await?;
+            self.agree(&*store)?;
             let lease = Lease::take(&*store, &lock.holder(), now()).await.map_err(RunError::from)?;
             let work = async {
                 Ok::<_, Failure>(match self {
                     Self::Up(Up { to, backup_dir }) => {
                         ran(&migrations.up(&*store, to, &options(backup_dir)).await?)
                     }
-                    Self::Down(Down { to, backup_dir }) => {
+                    Self::Down(Down { to, backup_dir, yes: _ }) => {
                         ran(&migrations.down(&*store, to, &options(backup_dir)).await?)
                     }
-                    Self::Backup(BackupFile { file }) => {
-                        counted(dump_to_file(&*store, labels::key_of, &file).await?)
+                    Self::Backup(Backup { file, force }) => {
+                        let existing = if force { Existing::Replace } else { Existing::Keep };
+                        counted(dump_to_file(&*store, own_key, &file, existing).await?)
                     }
-                    Self::Restore(BackupFile { file }) => {
-                        check_file(&*store, &file)?;
+                    Self::Restore(Restore { file, yes: _ }) => {
+                        // It may have changed while somebody was asked.
+                        check_file(&*store, own_key, &file)?;
                         // The backup says which migrations are applied, and a new database has none of them.
                         if all_pending(&migrations.status(&*store).await?) {
                             migrations.up(&*store, None, &options(None)).await?;
                         }
-                        counted(restore_file(&*store, labels::key_of, &file).await?)
+                        counted(restore_file(&*store, own_key, &file).await?)
                     }
                     Self::Status => status(&migrations.status(&*store).await?),
                 })
@@ -121,6 +145,26 @@ impl MigrateCommand {
             global.print(&done)?;
             Ok(Exit::Success)
         })
+    }
+
+    /// Asks before what can't be taken back.
+    fn agree(&self, store: &dyn Store) -> Result<(), Failure> {
+        let (yes, question) = match self {
+            Self::Restore(Restore { file, yes }) => {
+                let DumpSummary { nodes, relationships } = check_file(store, own_key, file)?;
+                let question = format!(
+                    "Replace pvegraph's part of {} by the {nodes} nodes and {relationships} relationships of {}?",
+                    store.target(),
+                    file.display()
+                );
+                (*yes, question)
+            }
+            Self::Down(Down { to, yes, .. }) => {
+                (*yes, format!("Take back every migration of {} after {to}?", store.target()))
+            }
+            Self::Up(_) | Self::Status | Self::Backup(_) => return Ok(()),
+        };
+        if yes || agreed(&question)? { Ok(()) } else { Err(Failure::failed("nothing was changed")) }
     }
 }
 

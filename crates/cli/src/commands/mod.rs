@@ -9,6 +9,7 @@ pub mod reset;
 pub mod seed;
 pub mod sync;
 
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -94,6 +95,21 @@ impl Global {
     pub fn print(&self, report: &Report) -> Result<(), Failure> {
         Ok(report.print(self.output)?)
     }
+}
+
+/// Asks on the terminal; without one nobody can agree.
+fn agreed(question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new(
+            Exit::Config,
+            "there is no terminal to ask on: add --yes to go on without asking",
+        ));
+    }
+    write!(io::stderr(), "{question} Type yes: ")?;
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }
 
 /// All commands.

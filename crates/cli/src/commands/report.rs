@@ -19,7 +19,7 @@ pub enum ReportCommand {
     /// Run a report
     #[command(after_help = "\
 What the last sync could not see whole is told on standard error, and in `incomplete` of the JSON: then an empty answer is no \
-clean bill.
+clean bill. `as_of` of the JSON has the end of each cluster's last run that saw it.
 
 Examples:
   pvegraph report run R1
@@ -99,6 +99,7 @@ impl Run {
             let text = format!("report {} has no parameter {unknown:?}; it has: {known}", report.code);
             return Err(Failure::failed(text));
         }
+        report.check(&given).map_err(Failure::failed)?;
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
@@ -138,12 +139,20 @@ pub async fn print(
     for unseen in &answer.unseen {
         tracing::warn!("this answer may be incomplete: {unseen}");
     }
+    let as_of: Map<String, Value> = answer
+        .as_of
+        .iter()
+        .filter_map(|(cluster, at)| {
+            Some((cluster.clone(), jiff::Timestamp::from_second(*at).ok()?.to_string().into()))
+        })
+        .collect();
     let found = Found { rows: answer.rows.rows.len(), whole: answer.unseen.is_empty() };
     let printed = Report::new(answer.rows)
         .with_bytes(report.byte_columns())
         .with_extra("report", json!(report))
         .with_extra("complete", found.whole)
-        .with_extra("incomplete", json!(answer.unseen));
+        .with_extra("incomplete", json!(answer.unseen))
+        .with_extra("as_of", as_of);
     global.print(&printed)?;
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! `pvegraph reset`: removes what syncs have written.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::collections::BTreeSet;
 
 use clap::Args;
 use pvegraph_graph::labels::{SYNC_RUN, labels};
@@ -11,7 +11,7 @@ use pvegraph_sync::load::now;
 use pvegraph_sync::run::RunError;
 use serde_json::{Value, json};
 
-use super::Global;
+use super::{Global, agreed};
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
@@ -27,7 +27,7 @@ it). What was seen first, and when, is lost: a new sync starts anew.
 
 Examples:
   pvegraph reset
-  pvegraph reset --cluster demo --yes")]
+  pvegraph reset --cluster pvegraph-demo --yes")]
 pub struct Reset {
     /// Only this cluster, by its `cluster_id`
     #[arg(long, value_name = "CLUSTER_ID")]
@@ -42,12 +42,15 @@ impl Reset {
     /// Runs the command.
     ///
     /// # Errors
-    /// Nobody agreed, or the store can't be used.
+    /// Nobody agreed, there is no such cluster, or the store can't be used.
     pub fn run(self, global: &Global) -> Result<Exit, Failure> {
         let settings = global.settings()?;
         connect::block_on(async {
             let lock = HostLock::take(&settings)?;
             let store = connect::store(&settings, Access::Write).await?;
+            if let Some(cluster) = &self.cluster {
+                known(&*store, cluster).await?;
+            }
             let what =
                 self.cluster.as_ref().map_or_else(|| "everything".to_owned(), |id| format!("cluster {id}"));
             if !self.yes && !agreed(&format!("Remove {what} from {}?", store.target()))? {
@@ -69,19 +72,22 @@ impl Reset {
     }
 }
 
-/// Asks on the terminal; without one nobody can agree.
-fn agreed(question: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new(
-            Exit::Config,
-            "there is no terminal to ask on: add --yes to remove without asking",
-        ));
+/// Refuses a cluster of which the graph knows nothing: a misspelt name must not look like one that is removed.
+async fn known(store: &dyn Store, cluster: &ClusterId) -> Result<(), Failure> {
+    let mut known = BTreeSet::new();
+    // A run that was cut off early has left its record alone.
+    for label in ["ProxmoxCluster", SYNC_RUN] {
+        let text = format!("MATCH (n:{label}) RETURN DISTINCT n.cluster_id AS cluster_id");
+        let rows = store.read(Statement::new(text)).await?.rows;
+        known.extend(rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)));
     }
-    write!(io::stderr(), "{question} Type yes: ")?;
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    if known.contains(cluster.as_str()) {
+        return Ok(());
+    }
+    let list: Vec<_> = known.into_iter().collect();
+    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let text = format!("there is no cluster {cluster} in {}; it knows: {list}", store.target());
+    Err(Failure::failed(text))
 }
 
 /// Removes batch by batch, children first.

@@ -12,7 +12,7 @@ use pvegraph_inventory::{ClusterId, Completeness};
 use pvegraph_sync::chain;
 use pvegraph_sync::identity::IdentityError;
 use pvegraph_sync::run::{self, ClusterError, ClusterReport, Options, Progress, RunError, Target};
-use pvegraph_sync::sweep::Guard;
+use pvegraph_sync::sweep::{Guard, Kept};
 use serde_json::{Value, json};
 
 use super::Global;
@@ -20,7 +20,7 @@ use super::migrate::ensure_migrated;
 use crate::config::{OfflineNodes, Settings};
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
-use crate::render::Report;
+use crate::render::{Output, Report};
 
 /// Options of `sync`.
 #[derive(Debug, Args)]
@@ -71,8 +71,12 @@ impl Sync {
         }
         let lock = if self.dry_run { None } else { Some(HostLock::take(settings)?) };
         let holder = lock.as_ref().map_or(Holder { name: String::new(), lock: None }, HostLock::holder);
-        let access = if self.dry_run { Access::Read } else { Access::Write };
-        let store = connect::store(settings, access).await?;
+        // The directory outlives the store in it.
+        let (store, _directory) = if self.dry_run {
+            connect::compared(settings).await?
+        } else {
+            (connect::store(settings, Access::Write).await?, None)
+        };
         ensure_migrated(&*store, (!self.dry_run).then_some(&holder)).await?;
         let percent = self.max_delete_percent.unwrap_or(settings.sync.max_delete_percent);
         let options = Options {
@@ -100,7 +104,10 @@ pub async fn sync_and_report(
     let reports: Vec<&ClusterReport> = outcome.iter().filter_map(|one| one.as_ref().ok()).collect();
     let failed: Vec<String> =
         outcome.iter().filter_map(|one| one.as_ref().err()).map(|error| chain(error)).collect();
-    global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
+    // A table of nothing would only hide the errors below it; a program still wants its document.
+    if global.output != Output::Table || !reports.is_empty() {
+        global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
+    }
     reports.iter().for_each(|report| tell(report));
     failed.iter().for_each(|error| tracing::error!("{error}"));
     if lost_lease(&outcome) {
@@ -163,7 +170,12 @@ fn tell(report: &ClusterReport) {
         }
     }
     for (reason, count) in &report.kept {
-        tracing::warn!("{cluster}: {count} things that were not seen are kept: {reason}");
+        // The same holds for what the token may not see any more, or never could.
+        if *reason == Kept::NotPermitted.as_str() {
+            tracing::info!("{cluster}: {count} things that were not seen are kept: {reason}");
+        } else {
+            tracing::warn!("{cluster}: {count} things that were not seen are kept: {reason}");
+        }
     }
     for odd in &report.odd {
         tracing::warn!("{cluster}: {odd}");

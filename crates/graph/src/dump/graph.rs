@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::lines::{Batched as _, End, Line, Node, Properties, Relationship, put};
-use super::{DumpError, KeyOf, PAGE, is_dumped};
+use super::{DumpError, KeyOf, PAGE};
 use crate::store::{Dialect, Rows, Statement, Store, StoreError};
 
 /// Set on the nodes that a restore keeps, and gone with their old properties.
@@ -22,9 +22,19 @@ impl Graph<'_> {
     /// What nodes of a label are identified by, here.
     pub(super) fn key(&self, label: &str) -> Vec<&'static str> {
         match self.store.dialect() {
-            Dialect::Neo4j => (self.key_of)(label),
+            // Only labels of ours get here.
+            Dialect::Neo4j => (self.key_of)(label).unwrap_or_default(),
             Dialect::Embedded => vec!["id"],
         }
+    }
+
+    fn is_ours(&self, label: &str) -> bool {
+        (self.key_of)(label).is_some()
+    }
+
+    fn first_of_ours(&self, labels: Option<&Value>) -> Option<String> {
+        let names = labels?.as_array()?.iter().filter_map(Value::as_str);
+        names.filter(|label| self.is_ours(label)).min().map(str::to_owned)
     }
 
     async fn read(&self, text: String) -> Result<Rows, StoreError> {
@@ -36,7 +46,7 @@ impl Graph<'_> {
         let rows = self.read("MATCH (n) RETURN labels(n) AS labels, count(*) AS n".to_owned()).await?;
         let mut labels = BTreeMap::new();
         for at in 0..rows.rows.len() {
-            if let Some(label) = first_of_ours(rows.get(at, "labels")) {
+            if let Some(label) = self.first_of_ours(rows.get(at, "labels")) {
                 *labels.entry(label).or_default() += count(rows.get(at, "n"));
             }
         }
@@ -52,7 +62,7 @@ impl Graph<'_> {
         let mut types = BTreeMap::new();
         for at in 0..rows.rows.len() {
             let kind = rows.get(at, "type").and_then(Value::as_str);
-            let ends = (first_of_ours(rows.get(at, "a")), first_of_ours(rows.get(at, "b")));
+            let ends = (self.first_of_ours(rows.get(at, "a")), self.first_of_ours(rows.get(at, "b")));
             if let (Some(kind), (Some(from), Some(to))) = (kind, ends) {
                 *types.entry((kind.to_owned(), from, to)).or_default() += count(rows.get(at, "n"));
             }
@@ -87,7 +97,7 @@ impl Graph<'_> {
                 };
                 let Node { mut labels, properties } = node;
                 labels.sort();
-                if labels.iter().find(|it| is_dumped(it)).map(String::as_str) == Some(label) {
+                if labels.iter().find(|it| self.is_ours(it)).map(String::as_str) == Some(label) {
                     put(out, &Line::Node(Node { labels, properties }))?;
                     written += 1;
                 }
@@ -137,8 +147,8 @@ impl Graph<'_> {
                 let mut lines = Vec::new();
                 for row in pair {
                     let [from_labels, to_labels, relationship, ..] = row.as_slice() else { continue };
-                    if first_of_ours(Some(from_labels)).as_deref() != Some(from)
-                        || first_of_ours(Some(to_labels)).as_deref() != Some(to)
+                    if self.first_of_ours(Some(from_labels)).as_deref() != Some(from)
+                        || self.first_of_ours(Some(to_labels)).as_deref() != Some(to)
                     {
                         continue;
                     }
@@ -290,11 +300,11 @@ impl Graph<'_> {
     /// What all these nodes have in common.
     fn kind<'n>(&self, nodes: &'n [Node]) -> Option<Kind<'n>> {
         let labels = nodes.first()?.labels.as_slice();
-        let first = labels.iter().find(|label| is_dumped(label))?;
+        let first = labels.iter().find(|label| self.is_ours(label))?;
         let mut key = self.key(first);
         if self.store.dialect() == Dialect::Embedded {
             // Where such a property is set after the MERGE, that engine looks at every other node for the constraint's sake.
-            let more = (self.key_of)(first).into_iter();
+            let more = (self.key_of)(first).into_iter().flatten();
             let known = |name: &&str| nodes.iter().all(|node| !value(node, name).is_null());
             key.extend(more.filter(|name| *name != "id").filter(known));
         }
@@ -357,16 +367,6 @@ fn count(value: Option<&Value>) -> u64 {
 
 fn value(node: &Node, name: &str) -> Value {
     node.properties.get(name).cloned().unwrap_or_default()
-}
-
-fn first_of_ours(labels: Option<&Value>) -> Option<String> {
-    labels?
-        .as_array()?
-        .iter()
-        .filter_map(Value::as_str)
-        .filter(|label| is_dumped(label))
-        .min()
-        .map(str::to_owned)
 }
 
 /// A name from the graph or from a file, as an identifier that can't be anything else.

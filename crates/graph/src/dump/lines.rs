@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DumpError, DumpSummary, PAGE, is_dumped};
+use super::{DumpError, DumpSummary, KeyOf, PAGE};
 
 pub(super) const FORMAT: &str = "pvegraph-dump";
 pub(super) const VERSION: u32 = 1;
@@ -68,7 +68,12 @@ pub(super) fn put(out: &mut impl Write, line: &Line) -> Result<(), DumpError> {
 }
 
 /// Reads the whole dump once, without keeping it.
-pub(super) fn check<R: BufRead + Seek>(dialect: &str, input: &mut R) -> Result<DumpSummary, DumpError> {
+pub(super) fn check<R: BufRead + Seek>(
+    dialect: &str,
+    key_of: KeyOf,
+    input: &mut R,
+) -> Result<DumpSummary, DumpError> {
+    let is_ours = |label: &str| key_of(label).is_some();
     let mut found = DumpSummary::default();
     let mut end = None;
     let mut number = 0;
@@ -98,13 +103,13 @@ pub(super) fn check<R: BufRead + Seek>(dialect: &str, input: &mut R) -> Result<D
             }
             _ if number == 1 => return Err(damaged(number, "it is not a header".to_owned())),
             Line::Header(_) => return Err(damaged(number, "it is a second header".to_owned())),
-            Line::Node(node) if found.relationships == 0 && node.labels.iter().any(|it| is_dumped(it)) => {
+            Line::Node(node) if found.relationships == 0 && node.labels.iter().any(|it| is_ours(it)) => {
                 found.nodes += 1;
             }
             Line::Node(_) => {
                 return Err(damaged(number, "it is a node that is not ours, or too late".to_owned()));
             }
-            Line::Relationship(it) if is_dumped(&it.from.label) && is_dumped(&it.to.label) => {
+            Line::Relationship(it) if is_ours(&it.from.label) && is_ours(&it.to.label) => {
                 found.relationships += 1
             }
             Line::Relationship(_) => return Err(damaged(number, "one of its ends is not ours".to_owned())),
@@ -228,12 +233,13 @@ mod tests {
         r#"{"node":{"labels":["ProxmoxVM"],"properties":{"cpu":0.30000000000000004,"n":1,"x":1.0}}}"#;
 
     fn checked(lines: &[&str]) -> Result<DumpSummary, String> {
-        check("neo4j", &mut Cursor::new(lines.join("\n"))).map_err(|error| error.to_string())
+        check("neo4j", crate::dump::own_key, &mut Cursor::new(lines.join("\n")))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_whole_dump_is_counted() {
-        let relationship = r#"{"relationship":{"type":"T","from":{"label":"ProxmoxVM","key":[1]},"to":{"label":"DesiredVM","key":["a",2]},"properties":{}}}"#;
+        let relationship = r#"{"relationship":{"type":"T","from":{"label":"ProxmoxVM","key":[1]},"to":{"label":"ProxmoxDisk","key":["a",2]},"properties":{}}}"#;
         let end = r#"{"end":{"nodes":1,"relationships":1}}"#;
         assert_eq!(
             checked(&[HEADER, NODE, relationship, end]),
@@ -246,6 +252,7 @@ mod tests {
         let end = r#"{"end":{"nodes":1,"relationships":0}}"#;
         let embedded = HEADER.replace(r#""dialect":"neo4j""#, r#""dialect":"embedded""#);
         let foreign = NODE.replace("ProxmoxVM", "Person");
+        let alike = NODE.replace("ProxmoxVM", "ProxmoxVMBackup");
         let lease = NODE.replace("ProxmoxVM", "PvegraphLease");
         for (lines, reason) in [
             (vec![HEADER, NODE], "line 2 of the dump: the dump is cut off"),
@@ -256,6 +263,7 @@ mod tests {
             (vec![HEADER, HEADER], "second header"),
             (vec![&embedded], "comes from the embedded store"),
             (vec![HEADER, &foreign, end], "not ours"),
+            (vec![HEADER, &alike, end], "not ours"),
             (vec![HEADER, &lease, end], "not ours"),
             (
                 vec![HEADER, r#"{"node":{"labels":["ProxmoxVM"],"properties":"hunter2"}}"#],

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use super::Findings;
 use crate::exit::Exit;
 
-/// Every check of this file.
-pub const CHECKS: [&str; 2] = [FILE, WRITER];
 const FILE: &str = "file";
 const WRITER: &str = "writer";
 
