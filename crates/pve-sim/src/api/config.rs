@@ -395,6 +395,16 @@ pub fn migrate_preconditions(call: &Call<'_>) -> Result<Answer, Answer> {
         if !unused {
             row["drivename"] = json!(drive.key);
         }
+        let holds = |snapshot: &&crate::world::state::Snapshot| {
+            snapshot.config.as_ref().is_some_and(|config| {
+                config.iter().any(|(_, value)| value.to_text().split(',').next() == Some(&drive.volume))
+            })
+        };
+        let snapshots: Map<String, Value> =
+            guest.snapshots.iter().filter(holds).map(|snapshot| (snapshot.name.clone(), json!(1))).collect();
+        if !snapshots.is_empty() {
+            row["referenced_in_snapshot"] = Value::Object(snapshots);
+        }
         if let Some(size) = drive.option("size").and_then(parse_size) {
             row["size"] = json!(size);
         }
@@ -406,7 +416,7 @@ pub fn migrate_preconditions(call: &Call<'_>) -> Result<Answer, Answer> {
         "local_disks": disks, "local_resources": [], "mapped-resource-info": {}, "mapped-resources": [],
         "running": u8::from(guest.is_running()),
     });
-    if !guest.is_running() {
+    {
         let lacks = |node: &str| -> Vec<String> {
             let drives = guest.drives();
             let storages = drives.iter().filter_map(|drive| call.state.storages.get(drive.storage()?));

@@ -265,10 +265,14 @@ pub fn manager(call: &Call<'_>) -> Result<Answer, Answer> {
         let sid = sid_of(guest);
         let doing = call.state.ha_doing.get(&sid).map_or(asked, String::as_str);
         let uid = digest_of(&json!([sid, doing]));
-        services.insert(
-            sid.clone(),
-            json!({"node": *guest.node, "running": u8::from(guest.is_running()), "state": doing, "uid": uid}),
-        );
+        services.insert(sid.clone(), {
+            let mut service = json!({"node": *guest.node, "state": doing, "uid": uid});
+            // A node agent reports only what runs.
+            if guest.is_running() {
+                service["running"] = json!(1);
+            }
+            service
+        });
         let result = json!({"exit_code": 0, "sid": sid, "state": doing});
         results.entry(&guest.node).or_default().insert(uid, result);
     }

@@ -158,10 +158,14 @@ pub fn subscription(call: &Call<'_>) -> Result<Answer, Answer> {
     let node = call.node()?;
     let server_id =
         fingerprint(node.name.as_bytes()).replace(':', "").get(..32).unwrap_or_default().to_owned();
-    Ok(Answer::ok(json!({
-        "message": "There is no subscription key", "serverid": server_id, "status": "notfound",
+    let mut data = json!({
+        "message": "There is no subscription key", "status": "notfound",
         "url": "https://www.proxmox.com/en/proxmox-virtual-environment/pricing",
-    })))
+    });
+    if call.allows(&format!("/nodes/{}", node.name), &["Sys.Audit"]) {
+        data["serverid"] = json!(server_id);
+    }
+    Ok(Answer::ok(data))
 }
 
 /// A node's own configuration: its description, which ends with a newline, if it has one.

@@ -23,6 +23,7 @@ pub(crate) enum Handle {
 }
 
 const READS: &[(&str, Read)] = &[
+    ("/cluster/ceph/status", fixed::no_ceph),
     ("/version", nodes::version),
     ("/nodes/{node}/version", nodes::version),
     ("/access/permissions", access::permissions),
@@ -80,9 +81,9 @@ const READS: &[(&str, Read)] = &[
     ("/cluster/sdn/vnets", fixed::none),
     ("/cluster/sdn/controllers", fixed::none),
     ("/cluster/sdn/dns", fixed::none),
-    ("/cluster/sdn/ipams", fixed::none),
+    ("/cluster/sdn/ipams", fixed::ipams),
     ("/cluster/acme/account", fixed::none),
-    ("/cluster/acme/plugins", fixed::none),
+    ("/cluster/acme/plugins", fixed::acme_plugins),
     ("/storage", storage::definitions),
     ("/storage/{storage}", storage::definition),
     ("/pools", pools::list),
@@ -127,7 +128,7 @@ const READS: &[(&str, Read)] = &[
     ("/nodes/{node}/disks/directory", fixed::none_on_node),
     ("/nodes/{node}/disks/zfs", fixed::none_on_node),
     ("/nodes/{node}/hardware/usb", fixed::none_on_node),
-    ("/nodes/{node}/apt/update", fixed::none_on_node),
+    ("/nodes/{node}/apt/update", fixed::apt_updates),
     ("/nodes/{node}/sdn/zones", fixed::none_on_node),
     ("/cluster/firewall/options", firewall::options),
     ("/cluster/firewall/rules", firewall::rules),

@@ -121,7 +121,13 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         _ => 604_800,
     };
     let end = call.now / step * step;
-    let measured = if !call.text("vmid").is_empty() {
+    let stopped = |vmid: &str| {
+        let vmid = vmid.parse().unwrap_or_default();
+        call.state.guests.get(&vmid).is_some_and(|guest| !guest.is_running())
+    };
+    let measured = if stopped(call.text("vmid")) {
+        json!({"disk": 0, "maxcpu": 1, "maxdisk": 1u64 << 30, "maxmem": 512u64 << 20})
+    } else if !call.text("vmid").is_empty() {
         json!({
             "cpu": 0.01, "disk": 0, "diskread": 0, "diskwrite": 0, "maxcpu": 1, "maxdisk": 1u64 << 30,
             "maxmem": 512u64 << 20, "mem": 256u64 << 20, "netin": 10.5, "netout": 8.5,
@@ -139,7 +145,7 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         })
     };
     let point = |number: u64| {
-        let mut row = if number >= 60 { measured.clone() } else { json!({}) };
+        let mut row = if number >= call.state.unmeasured_points { measured.clone() } else { json!({}) };
         row["time"] = json!(end.saturating_sub((69 - number) * step));
         row
     };
@@ -176,7 +182,36 @@ pub fn apt_versions(call: &Call<'_>) -> Result<Answer, Answer> {
             "Package": package, "Priority": "optional", "Section": "admin", "Title": package, "Version": version,
         })
     };
-    on_node(call, json!([row("pve-manager", super::nodes::VERSION), row("qemu-server", "8.4.0")]))
+    let mut current = row("pve-manager", super::nodes::VERSION);
+    if let Some(current) = current.as_object_mut() {
+        current.remove("OldVersion");
+    }
+    on_node(call, json!([current, row("qemu-server", "8.4.0")]))
+}
+
+pub fn apt_updates(call: &Call<'_>) -> Result<Answer, Answer> {
+    let (old, new) = ("2.39.5-0+deb12u1", "2.39.5-0+deb12u2");
+    on_node(
+        call,
+        json!([{
+            "Arch": "amd64", "Description": "version control system", "OldVersion": old, "Origin": "Debian", "Package": "git",
+            "Priority": "optional", "Section": "vcs", "Title": "version control system", "Version": new,
+        }]),
+    )
+}
+
+pub fn ipams(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!([{"digest": digest_of(&json!("pve")), "ipam": "pve", "type": "pve"}])))
+}
+
+pub fn acme_plugins(_: &Call<'_>) -> Result<Answer, Answer> {
+    let digest = digest_of(&json!("standalone"));
+    Ok(Answer::ok(json!([{"digest": digest, "plugin": "standalone", "type": "standalone"}])))
+}
+
+/// No node has Ceph.
+pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
+    fail("binary not installed: /usr/bin/ceph-mon")
 }
 
 pub fn log_lines(call: &Call<'_>) -> Result<Answer, Answer> {

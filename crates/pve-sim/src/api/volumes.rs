@@ -215,6 +215,13 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
 /// `GET …/prunebackups`: what a prune would keep and remove.
 pub fn prune_preview(call: &Call<'_>) -> Result<Answer, Answer> {
     let storage = storage(call)?;
+    if !storage.content.split(',').any(|content| content == "backup") {
+        return fail(format!("storage '{}' does not support backups", storage.id));
+    }
+    let own = storage.properties.get("prune-backups");
+    if call.text("prune-backups").is_empty() && own.is_none() {
+        return fail(format!("no prune-backups options configured for storage '{}'", storage.id));
+    }
     let prefix = format!("{}:backup/", storage.id);
     let keep: usize = call
         .text("prune-backups")
@@ -292,15 +299,19 @@ pub fn backup(act: &mut Act<'_>) -> Result<Answer, Answer> {
 /// `GET /nodes/{node}/vzdump/defaults`.
 pub fn backup_defaults(call: &Call<'_>) -> Result<Answer, Answer> {
     call.node()?;
+    let storage = if call.text("storage").is_empty() { "local" } else { call.text("storage") };
+    let place = format!("/storage/{storage}");
+    checks::require(call, &place, &["Datastore.Audit", "Datastore.AllocateSpace"], true)?;
     let mut data = json!({
         "all": 0, "bwlimit": 0, "compress": "0", "fleecing": {"enabled": 0}, "ionice": 7, "lockwait": 180,
         "mailnotification": "always", "mode": "snapshot", "notification-mode": "auto", "notification-policy": "always",
         "performance": {"max-workers": 16, "pbs-entries-max": 1_048_576}, "pigz": 0, "prune-backups": "keep-all=1",
         "quiet": 0, "remove": 1, "stdexcludes": 1, "stop": 0, "stopwait": 10, "zstd": 1,
     });
-    if !call.text("storage").is_empty() {
-        data["storage"] = json!(call.text("storage"));
-        data["dumpdir"] = json!("/var/lib/vz/dump");
+    data["storage"] = json!(storage);
+    let path = call.state.storages.get(storage).and_then(|storage| storage.properties.get("path"));
+    if let Some(path) = path.and_then(Value::as_str) {
+        data["dumpdir"] = json!(format!("{path}/dump"));
     }
     Ok(Answer::ok(data))
 }

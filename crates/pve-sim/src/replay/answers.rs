@@ -138,9 +138,16 @@ impl Maker<'_> {
             }
             "/storage" | "/storage/{storage}" => self.definitions(),
             "/nodes/{node}/storage" | "/nodes/{node}/storage/{storage}/status" => self.storage_states(),
-            "/nodes/{node}/storage/{storage}/content" | "/nodes/{node}/storage/{storage}/prunebackups" => {
-                self.content()
+            "/nodes/{node}/storage/{storage}/prunebackups" => {
+                let id = self.parameter("storage").to_owned();
+                self.ensure_storage(&id).properties.insert("prune-backups".to_owned(), "keep-all=1".into());
+                self.content();
             }
+            "/nodes/{node}/qemu/{vmid}/rrddata"
+            | "/nodes/{node}/lxc/{vmid}/rrddata"
+            | "/nodes/{node}/rrddata"
+            | "/nodes/{node}/storage/{storage}/rrddata" => self.series(),
+            "/nodes/{node}/storage/{storage}/content" => self.content(),
             "/nodes/{node}/storage/{storage}/content/{volume}" => self.volume(&data),
             "/pools" | "/pools/{poolid}" => self.pools(),
             _ if template.contains("/firewall") => self.firewall_answer(&data),
@@ -388,6 +395,10 @@ impl Maker<'_> {
             self.ensure_storage(&storage);
         }
         let running = data["running"] == 1;
+        let in_snapshots: std::collections::BTreeSet<String> = disks
+            .iter()
+            .flat_map(|disk| object(&disk["referenced_in_snapshot"]).into_iter().map(|(name, _)| name))
+            .collect();
         let Some(guest) = self.path_guest() else { return };
         guest.power = if running { Power::Running } else { Power::Stopped };
         guest.config = Config::default();
@@ -401,6 +412,10 @@ impl Maker<'_> {
                 value.push_str(",media=cdrom");
             }
             guest.config.set(key, value);
+        }
+        for name in in_snapshots {
+            let config = guest.config.clone();
+            guest.snapshots.push(Self::snapshot(&name, &config));
         }
     }
 
@@ -546,6 +561,24 @@ impl Maker<'_> {
         }
     }
 
+    /// A time series tells since when there are measurements, and whether a guest runs.
+    fn series(&mut self) {
+        let rows = self.rows();
+        let empty = |row: &&Value| row.as_object().is_some_and(|row| row.len() == 1);
+        let all = rows.iter().all(|row| empty(&row));
+        self.state.unmeasured_points = if all {
+            70
+        } else if rows.iter().any(|row| empty(&row)) {
+            60
+        } else {
+            0
+        };
+        let runs = rows.iter().any(|row| row.get("cpu").is_some());
+        if let Some(guest) = self.path_guest() {
+            guest.power = if runs { Power::Running } else { Power::Stopped };
+        }
+    }
+
     fn ha_row(&mut self, row: &Value) {
         if matches!(row["type"].as_str(), Some("master" | "lrm")) {
             self.state.ha_active = true;
@@ -573,8 +606,12 @@ impl Maker<'_> {
         }
         for (sid, service) in object(&data["manager_status"]["service_status"]) {
             let mut row = service.clone();
-            row["sid"] = Value::from(sid);
+            row["sid"] = Value::from(sid.clone());
             self.ha_row(&row);
+            let vmid = sid.rsplit(':').next().and_then(|vmid| vmid.parse().ok()).unwrap_or_default();
+            if let Some(guest) = self.state.guests.get_mut(&vmid) {
+                guest.power = if service["running"] == 1 { Power::Running } else { Power::Stopped };
+            }
         }
     }
 
@@ -622,7 +659,8 @@ impl Maker<'_> {
             storage.kind = text(&row, "type");
             storage.content = text(&row, "content");
             storage.shared = row["shared"] == 1;
-            storage.disabled = row["enabled"] == 0;
+            // What is not active is for other nodes: a switched-off one would be left out where `enabled` is asked for.
+            storage.nodes = (row["active"] == 0).then(|| ["elsewhere".to_owned()].into());
             storage.usage = Usage {
                 total: row["total"].as_u64().unwrap_or_default(),
                 used: row["used"].as_u64().unwrap_or_default(),

@@ -10,7 +10,8 @@ use super::Recording;
 use crate::answer::Answer;
 
 /// Fields whose keys are names of things rather than fields.
-const NAMED: [&str; 9] = [
+const NAMED: [&str; 10] = [
+    "referenced_in_snapshot",
     "blockstat",
     "lrm_status",
     "nics",

@@ -208,12 +208,38 @@ impl Maker<'_> {
                 self.reason().rsplit_once(", ").map(|(_, names)| names.trim_end_matches(')').to_owned());
             let lacking: Vec<String> = match named {
                 Some(names) => names.split('|').map(str::to_owned).collect(),
-                None => vec!["VM.Allocate".to_owned()],
+                None => self.alternatives(),
             };
             self.grant("/", Privileges::filter(|name| !lacking.iter().any(|lacking| lacking == name)), true);
         } else if !(self.ok() && self.is_filtered()) {
             self.grant("/", Privileges::ALL, true);
         }
+    }
+
+    /// The privileges among which a method wants one: a refusal of those names none.
+    fn alternatives(&self) -> Vec<String> {
+        fn collect(check: &Value, inside: bool, found: &mut Vec<String>) {
+            let parts = check.as_array().map(Vec::as_slice).unwrap_or_default();
+            let inside = inside || parts.first().is_some_and(|kind| kind == "or");
+            for part in parts {
+                match part {
+                    Value::Array(_) => collect(part, inside, found),
+                    Value::String(name) if inside && name.contains('.') => found.push(name.clone()),
+                    _ => {}
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let below = self.recording.below().unwrap_or_default();
+        if let Some(check) =
+            schema::find(&self.recording.method, &below).and_then(|declared| declared.method.check.clone())
+        {
+            collect(&check, false, &mut found);
+        }
+        if found.is_empty() {
+            found.push("VM.Allocate".to_owned());
+        }
+        found
     }
 
     /// A storage that takes everything; a directory, whose files are named after their guests.

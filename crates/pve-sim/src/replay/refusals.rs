@@ -110,6 +110,16 @@ impl Maker<'_> {
                 guest.config.set(key.clone(), format!("{volume},size=1G"));
             }
         }
+        if let Some(storage) = first(r"storage '([^']*)' is disabled") {
+            self.ensure_storage(&storage).disabled = true;
+        }
+        if let Some(storage) = first(r"storage '([^']*)' is not available on node") {
+            self.ensure_node("elsewhere");
+            self.ensure_storage(&storage).nodes = Some(["elsewhere".to_owned()].into());
+        }
+        if let Some(storage) = first(r"storage '([^']*)' does not support") {
+            self.ensure_storage(&storage).content = "none".to_owned();
+        }
         if let Some(storage) = first(r"storage ID '([^']*)' already defined") {
             self.ensure_storage(&storage);
         }

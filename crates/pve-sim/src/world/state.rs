@@ -407,6 +407,8 @@ pub struct State {
     pub unreachable: BTreeMap<String, String>,
     /// Lines of the cluster's log.
     pub log: Vec<Map<String, Value>>,
+    /// How many of the points of a time series lie before the first measurement.
+    pub unmeasured_points: u64,
     /// Nodes that start from a BIOS rather than from EFI.
     pub legacy_boot: BTreeSet<String>,
 }
@@ -445,6 +447,7 @@ impl State {
             volumes: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             log: Vec::new(),
+            unmeasured_points: 60,
             legacy_boot: BTreeSet::new(),
         }
     }
