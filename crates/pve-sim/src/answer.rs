@@ -20,6 +20,8 @@ pub enum Body {
     Empty,
     /// JSON.
     Json(Value),
+    /// Plain text.
+    Text(String),
     /// JSON that is already spelt out; listings of many guests are written row by row.
     Spelt(Vec<u8>),
 }
@@ -29,6 +31,7 @@ impl Body {
     pub fn into_bytes(self) -> Vec<u8> {
         match self {
             Self::Empty => Vec::new(),
+            Self::Text(text) => text.into_bytes(),
             Self::Json(value) => value.to_string().into_bytes(),
             Self::Spelt(bytes) => bytes,
         }
@@ -37,7 +40,7 @@ impl Body {
     /// The body as JSON; `null` where it is empty.
     pub fn to_json(&self) -> Value {
         match self {
-            Self::Empty => Value::Null,
+            Self::Empty | Self::Text(_) => Value::Null,
             Self::Json(value) => value.clone(),
             Self::Spelt(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
         }
@@ -70,8 +73,13 @@ impl Answer {
 
     /// 400: always the same text, and the parameters at fault in `errors`.
     pub fn bad_parameter(parameter: &str, problem: &str) -> Self {
+        Self::bad_parameters(Map::from_iter([(parameter.to_owned(), Value::from(problem))]))
+    }
+
+    /// 400 with several parameters at fault.
+    pub fn bad_parameters(errors: Map<String, Value>) -> Self {
         let reason = "Parameter verification failed.";
-        let body = json!({"data": null, "errors": {parameter: problem}, "message": format!("{reason}\n")});
+        let body = json!({"data": null, "errors": errors, "message": format!("{reason}\n")});
         Self { status: 400, reason: reason.to_owned(), body: Body::Json(body) }
     }
 

@@ -20,27 +20,32 @@
 //!
 //! # Guarantees
 //! - Status, reason phrase, body and the order of checks agree with a genuine PVE 8.4 API server.
+//! - Writes change the world as PVE would: parameters are checked by PVE's own schema, long operations are tasks with
+//!   UPIDs, logs and locks, and what PVE refuses is refused with the same status and text.
 //! - The same specification gives the same answers, apart from certificates, `/nodes/{n}/time`, and metrics that were asked to
 //!   be live.
 //!
 //! # Assumptions
 //! - It is for tests: secrets follow from the seed, and whoever knows the seed knows them. It refuses to listen on anything but
 //!   loopback unless told otherwise.
-//! - Nothing can be written yet: every write is answered with 501.
+//! - A path that PVE knows and this crate does not is answered with 501; `pve-sim replay` tells which.
 
 mod answer;
 mod api;
 mod counters;
 mod faults;
 mod recorded;
+pub mod replay;
+mod schema;
 mod server;
 mod tls;
+mod work;
 mod world;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use answer::{Answer, Body, Rows};
-pub use api::routes::{RouteFacts, facts, templates};
+pub use api::routes::templates;
 pub use counters::Counters;
 pub use faults::{Fault, FaultRule, Faults};
 pub use recorded::{RecordedError, RecordedEstate};
@@ -48,8 +53,8 @@ pub use server::{Endpoint, PVE_PORT, REFUSAL_DELAY, SimOptions, SimServer, TICKE
 pub use world::access::{Access, AclEntry, Held, PRIVILEGES, Principal, Privileges, ROOT, Token, User};
 pub use world::config::{Config, ConfigValue, Drive, format_size, parse_drive, parse_size};
 pub use world::state::{
-    BackupJob, EPOCH, Guest, GuestKind, GuestSpec, Node, Pool, Power, Selection, Snapshot, State, Storage,
-    Usage,
+    BackupJob, EPOCH, Firewall, Guest, GuestKind, GuestSpec, Node, Pool, Power, Selection, Snapshot, State,
+    Storage, Task, Usage, Volume, Work,
 };
 pub use world::{AUDIT_TOKEN, Credential, POOL_TOKEN, ROOT_TOKEN, TFA_USER, World, WorldError, WorldSpec};
 

@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pve_sim::{Credential, PVE_PORT, ROOT_TOKEN, RecordedEstate, SimOptions, SimServer, World, WorldSpec};
 
-/// Serves a simulated Proxmox VE 8.4 cluster over HTTPS, for reading.
+/// Serves a simulated Proxmox VE 8.4 cluster over HTTPS.
 #[derive(Parser)]
 #[command(version)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Nodes of the cluster
     #[arg(long, default_value_t = 3)]
     nodes: usize,
@@ -57,6 +60,16 @@ struct Arguments {
     out: Option<PathBuf>,
 }
 
+/// What else it can do.
+#[derive(Subcommand)]
+enum Command {
+    /// Send recorded requests again, each to a world prepared from its answer, and compare
+    Replay {
+        /// Recordings, one JSON object a line
+        file: PathBuf,
+    },
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -79,6 +92,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    if let Some(Command::Replay { file }) = &arguments.command {
+        write!(std::io::stdout().lock(), "{}", pve_sim::replay::replay(file)?)?;
+        return Ok(());
+    }
     let options = SimOptions {
         listen: arguments.listen,
         endpoints: arguments.endpoints,

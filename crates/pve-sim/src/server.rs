@@ -130,6 +130,7 @@ impl SimServer {
         let world = world.into();
         let (name, nodes) = world
             .read(|state| (state.cluster_name.clone(), state.nodes.keys().cloned().collect::<Vec<String>>()));
+        world.set_time_scale(options.time_scale);
         let count = options.endpoints.clamp(1, nodes.len().max(1));
         let nodes: Vec<String> = nodes.into_iter().take(count).collect();
         let name = name.unwrap_or_else(|| nodes.first().cloned().unwrap_or_default());
@@ -345,14 +346,13 @@ async fn respond(
     }
     let path = request.uri().path().to_owned();
     let decoded = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
-    let Some(below) = decoded.strip_prefix("/api2/") else {
+    let Some((format, path)) = split_format(&decoded) else {
         return Ok(http_response(Answer::bare(500, format!("no such file '{decoded}'"))));
     };
-    let (format, path) = below.split_once('/').map_or((below, ""), |(format, rest)| (format, rest));
-    let path = format!("/{path}");
-    if format != "json" {
+    if !matches!(format, "json" | "extjs") {
         return Ok(http_response(Answer::bare(501, format!("no formatter for uri {path}, {format}"))));
     }
+    let wrapped = format == "extjs";
     let _in_progress = shared.counters.begin(&path);
     let mut faults = shared.faults.strike(request.method().as_str(), &path);
     for fault in &faults {
@@ -373,6 +373,9 @@ async fn respond(
         Some(answer) => answer,
         None => answer(request, &path, node, shared).await,
     };
+    if wrapped {
+        answer = wrap(answer);
+    }
     if answer.status == 401 {
         tokio::time::sleep(shared.refusal_delay).await;
     }
@@ -394,19 +397,46 @@ async fn respond(
     Ok(http_response(answer))
 }
 
+/// `/api2/extjs` always answers 200, and says inside whether it worked. Who is not authenticated gets 401 all the same.
+fn wrap(answer: Answer) -> Answer {
+    if answer.status == 401 || answer.body == Body::Empty {
+        return answer;
+    }
+    let mut body = answer.body.to_json();
+    if answer.is_ok() {
+        body["success"] = json!(1);
+    } else {
+        body["success"] = json!(0);
+        body["status"] = json!(answer.status);
+    }
+    Answer { body: Body::Json(body), ..Answer::ok(json!(null)) }
+}
+
 /// The answer of the backend: methods that PVE does not know first, then authentication, then the API.
 async fn answer(request: http::Request<Incoming>, path: &str, node: &str, shared: &Shared) -> Answer {
     let (parts, body) = request.into_parts();
+    let Ok(bytes) = to_bytes(HttpBody::new(body), MOST_BODY).await else {
+        return Answer::bare(413, "for data too large");
+    };
+    exchange(&parts, &bytes, path, node, &shared.backend, shared.ticket_lifetime)
+}
+
+/// A request that has come in whole, answered: methods that PVE does not know first, then authentication, then the API.
+fn exchange(
+    parts: &http::request::Parts,
+    bytes: &Bytes,
+    path: &str,
+    node: &str,
+    backend: &Backend,
+    lifetime: u64,
+) -> Answer {
     if ![Method::GET, Method::POST, Method::PUT, Method::DELETE].contains(&parts.method) {
         return Answer::bare(501, format!("method '{}' not available", parts.method));
     }
     let query = parts.uri.query().unwrap_or_default();
     let mut parameters: BTreeMap<String, String> =
         url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    let Ok(bytes) = to_bytes(HttpBody::new(body), MOST_BODY).await else {
-        return Answer::bare(413, "for data too large");
-    };
-    match body_parameters(&parts.headers, &bytes) {
+    match body_parameters(&parts.headers, bytes) {
         Ok(more) => parameters.extend(more),
         Err(refusal) => return refusal,
     }
@@ -418,14 +448,13 @@ async fn answer(request: http::Request<Incoming>, path: &str, node: &str, shared
         csrf: header("CSRFPreventionToken"),
         writes: parts.method != Method::GET,
     };
-    match &shared.backend {
+    match backend {
         Backend::Recorded(estate) => match estate.admits(presented.authorization, presented.cookie.is_some())
         {
             Ok(()) => estate.answer(method, path, &parameters),
             Err(refusal) => refusal,
         },
         Backend::World(world) => {
-            let lifetime = shared.ticket_lifetime;
             if path == "/access/ticket" {
                 return ticket(world, method, presented, &parameters, lifetime);
             }
@@ -439,6 +468,29 @@ async fn answer(request: http::Request<Incoming>, path: &str, node: &str, shared
     }
 }
 
+/// Answers a request as the server does, without a connection.
+pub(crate) fn answer_directly(world: &Arc<World>, request: http::Request<Bytes>, node: &str) -> Answer {
+    let (parts, bytes) = request.into_parts();
+    let decoded = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
+    let Some((format, path)) = split_format(&decoded) else {
+        return Answer::bare(500, format!("no such file '{decoded}'"));
+    };
+    let backend = Backend::World(Arc::clone(world));
+    let lifetime = TICKET_LIFETIME.as_secs();
+    match format {
+        "json" => exchange(&parts, &bytes, &path, node, &backend, lifetime),
+        "extjs" => wrap(exchange(&parts, &bytes, &path, node, &backend, lifetime)),
+        _ => Answer::bare(501, format!("no formatter for uri {path}, {format}")),
+    }
+}
+
+/// `/api2/json/version` is `/version` as JSON.
+fn split_format(decoded: &str) -> Option<(&str, String)> {
+    let below = decoded.strip_prefix("/api2/")?;
+    let (format, path) = below.split_once('/').map_or((below, ""), |(format, rest)| (format, rest));
+    Some((format, format!("/{path}")))
+}
+
 /// `/access/ticket` needs no authentication; a token that presents itself there is refused.
 fn ticket(
     world: &World,
@@ -447,13 +499,8 @@ fn ticket(
     parameters: &BTreeMap<String, String>,
     lifetime: u64,
 ) -> Answer {
-    if presented.authorization.is_some() {
-        // PVE's own text has a line break before the closing parenthesis; the reason phrase ends there.
-        let text =
-            "Permission check failed (URI '/access/ticket' not available with API token, need proper ticket.";
-        let mut answer = Answer::error(403, text);
-        answer.body = Body::Json(json!({"data": null, "message": format!("{text}\n)\n")}));
-        return answer;
+    if method == "POST" && presented.authorization.is_some_and(|header| header.starts_with("PVEAPIToken=")) {
+        return api::ticket_only("/access/ticket");
     }
     match method {
         "GET" => Answer::ok(json!(null)),
@@ -480,7 +527,33 @@ fn body_parameters(headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<(String, St
         };
         return Ok(parsed.into_iter().map(|(name, value)| (name, text(value))).collect());
     }
+    if let Some(boundary) =
+        kind.strip_prefix("multipart/form-data").and_then(|rest| rest.split("boundary=").nth(1))
+    {
+        return Ok(multipart(bytes, boundary.trim_matches('"')));
+    }
     Err(Answer::bare(506, format!("upload 'Content-Type '{kind}' not implemented")))
+}
+
+/// The fields of an upload; of a file its name and size are kept.
+fn multipart(bytes: &Bytes, boundary: &str) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut fields = Vec::new();
+    for part in text.split(&format!("--{boundary}")) {
+        let Some((head, content)) = part.split_once("\r\n\r\n").or_else(|| part.split_once("\n\n")) else {
+            continue;
+        };
+        let attribute = |name: &str| {
+            let start = head.find(&format!("{name}=\""))? + name.len() + 2;
+            head.get(start..)?.split('"').next().map(str::to_owned)
+        };
+        let Some(name) = attribute(" name") else { continue };
+        match attribute("filename") {
+            Some(file) => fields.push((name, file)),
+            None => fields.push((name, content.trim_end().to_owned())),
+        }
+    }
+    fields
 }
 
 /// An answer as HTTP: errors close the connection, successes keep it, and only a body has a content type.

@@ -7,7 +7,6 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pve_sim::{Principal, World, WorldSpec};
-use serde_json::Value;
 use support::schema::Schema;
 use support::{genuine_reads, recordings};
 
@@ -54,7 +53,31 @@ fn all_paths(world: &World) -> Vec<(&'static str, String)> {
             };
             fill("{storage}", state.storages.keys().cloned().collect());
             fill("{poolid}", state.pools.keys().cloned().collect());
-            fill("{id}", state.jobs.keys().cloned().collect());
+            if template.starts_with("/cluster/backup/") {
+                fill("{id}", state.jobs.keys().cloned().collect());
+            }
+            fill("{userid}", state.access.users.keys().cloned().collect());
+            fill("{roleid}", state.access.roles.keys().cloned().collect());
+            // What no world has by itself (tasks, rules, aliases, …) has tests of its own.
+            open.retain(|path| !path.contains('{'));
+            // A backup's configuration takes a backup, a prune its options, and no node has Ceph.
+            if template.ends_with("/extractconfig")
+                || template.contains("/ceph/")
+                || template.ends_with("/prunebackups")
+            {
+                continue;
+            }
+            for path in &mut open {
+                path.push_str(match template.rsplit('/').next().unwrap() {
+                    "schedule-analyze" => "?schedule=daily",
+                    "rrddata" => "?timeframe=hour",
+                    "feature" => "?feature=snapshot",
+                    "dump" => "?type=user",
+                    "exec-status" => "?pid=1",
+                    "file-read" => "?file=/x",
+                    _ => "",
+                });
+            }
             paths.extend(open.into_iter().map(|path| (template, path)));
         }
     });
@@ -160,33 +183,4 @@ fn the_checker_finds_what_genuine_answers_and_schema_disagree_about() {
     assert_eq!(checked, reads.len());
     // The number that the recordings are known to have: a change of the checker shows here.
     assert_eq!(disagreeing, 32);
-}
-
-/// Declared and simulated: the privileges and parameters of each path, and whether the node in it answers.
-#[test]
-fn paths_ask_for_what_the_schema_declares() {
-    let Some(folder) = recordings("paths_ask_for_what_the_schema_declares") else { return };
-    let schema = Schema::read(&folder);
-    for (template, check, parameters) in pve_sim::facts() {
-        let declared = schema.get(template);
-        assert!(declared.is_object(), "{template} is not in the schema");
-        let in_path = |name: &str| template.contains(&format!("{{{name}}}"));
-        let names: BTreeSet<&str> = match declared["parameters"]["properties"].as_object() {
-            Some(properties) => properties.keys().map(String::as_str).filter(|name| !in_path(name)).collect(),
-            None => BTreeSet::new(),
-        };
-        assert_eq!(parameters.iter().copied().collect::<BTreeSet<_>>(), names, "parameters of {template}");
-        let permissions = &declared["permissions"];
-        if permissions["user"] == "all" {
-            assert_eq!(check, None, "{template}");
-            continue;
-        }
-        let (path, privileges) =
-            check.unwrap_or_else(|| panic!("{template} checks nothing, but {permissions}"));
-        assert_eq!(permissions["check"][0], "perm", "{template}");
-        assert_eq!(permissions["check"][1], path, "{template}");
-        let wanted: Vec<&str> =
-            permissions["check"][2].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert_eq!(privileges, wanted, "{template}");
-    }
 }

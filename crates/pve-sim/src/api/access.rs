@@ -46,15 +46,29 @@ pub fn users(call: &Call<'_>) -> Result<Answer, Answer> {
             continue;
         }
         let realm = id.split_once('@').map_or("", |(_, realm)| realm);
-        let mut row =
-            json!({"enable": u8::from(user.enabled), "expire": 0, "realm-type": realm, "userid": id});
+        let mut row = json!({"enable": u8::from(user.enabled), "expire": user.expire, "userid": id});
+        // A user of a realm that there is not has no type.
+        if matches!(realm, "pam" | "pve") {
+            row["realm-type"] = json!(realm);
+        }
+        for (key, value) in &user.about {
+            row[key.as_str()] = json!(value);
+        }
         if user.totp.is_some() {
             row["keys"] = json!("x");
         }
         if call.flag("full") {
-            let token = |(name, token): (&String, &crate::world::access::Token)| json!({"expire": token.expire, "privsep": u8::from(token.privilege_separation), "tokenid": name});
-            row["tokens"] = user.tokens.iter().map(token).collect();
-            row["groups"] = json!("");
+            let token = |(name, token): (&String, &crate::world::access::Token)| {
+                let privsep = u8::from(token.privilege_separation);
+                let mut row = json!({"expire": token.expire, "privsep": privsep, "tokenid": name});
+                if let Some(comment) = &token.comment {
+                    row["comment"] = json!(comment);
+                }
+                row
+            };
+            let tokens: Vec<Value> = user.tokens.iter().map(token).collect();
+            row["tokens"] = if tokens.is_empty() { Value::Null } else { Value::Array(tokens) };
+            row["groups"] = json!(user.groups.iter().map(String::as_str).collect::<Vec<_>>().join(","));
         }
         rows.push(&row);
     }
@@ -82,9 +96,13 @@ pub fn acl(call: &Call<'_>) -> Result<Answer, Answer> {
             continue;
         }
         for entry in entries {
-            let kind = if entry.who.contains('!') { "token" } else { "user" };
+            let (kind, who) = match entry.who.strip_prefix('@') {
+                Some(group) => ("group", group),
+                None if entry.who.contains('!') => ("token", entry.who.as_str()),
+                None => ("user", entry.who.as_str()),
+            };
             rows.push(&json!({
-                "path": path, "propagate": u8::from(entry.propagate), "roleid": entry.role, "type": kind, "ugid": entry.who,
+                "path": path, "propagate": u8::from(entry.propagate), "roleid": entry.role, "type": kind, "ugid": who,
             }));
         }
     }

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::Call;
+use super::act::{Act, done, fail};
 use crate::answer::{Answer, Rows};
+use crate::schema::split_list;
 use crate::world::config::Drive;
 use crate::world::state::{BackupJob, EPOCH, Guest, GuestKind, Selection};
 
@@ -119,4 +121,109 @@ pub fn not_backed_up(call: &Call<'_>) -> Result<Answer, Answer> {
         }
     }
     Ok(Answer::rows(rows))
+}
+
+/// A problem that PVE says as a 500 with a 400's text inside.
+fn nested<T>(name: &str, problem: &str) -> Result<T, Answer> {
+    let mut answer = Answer::error(500, "400 Parameter verification failed.");
+    let text = format!("400 Parameter verification failed.\n{name}: {problem}\n");
+    answer.body = crate::answer::Body::Json(json!({"data": null, "message": text}));
+    Err(answer)
+}
+
+/// Keys of a job that this world keeps by themselves.
+const OWN: [&str; 11] =
+    ["id", "enabled", "schedule", "storage", "vmid", "all", "exclude", "pool", "node", "delete", "digest"];
+
+/// `prune-backups` and its like are strings in and objects out.
+fn properties(act: &Act<'_>) -> Map<String, Value> {
+    let settings = act.parameters.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+    let shown = |name: &str, value: &str| match name {
+        "prune-backups" | "fleecing" | "performance" => {
+            let parts = value.split(',').filter_map(|part| part.split_once('='));
+            Value::Object(parts.map(|(key, value)| (key.to_owned(), json!(value))).collect())
+        }
+        _ => act.typed(name, value),
+    };
+    settings.map(|(name, value)| (name.clone(), shown(name, value))).collect()
+}
+
+fn selection(act: &Act<'_>) -> Option<Selection> {
+    let list = |name: &str| split_list(act.text(name)).filter_map(|vmid| vmid.parse().ok()).collect();
+    if act.given("vmid").is_some() {
+        return Some(Selection::Guests(list("vmid")));
+    }
+    if let Some(pool) = act.given("pool") {
+        return Some(Selection::Pool(pool.to_owned()));
+    }
+    (act.flag("all") || act.given("exclude").is_some()).then(|| Selection::All { exclude: list("exclude") })
+}
+
+/// `POST /cluster/backup`. Without a name it gets one.
+pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = match act.given("id") {
+        Some(id) => id.to_owned(),
+        None => {
+            act.state.created += 1;
+            crate::world::ids::uuid(act.state.seed, &format!("job {}", act.state.created))
+        }
+    };
+    if act.state.jobs.contains_key(&id) {
+        return fail(format!("Job '{id}' already exists"));
+    }
+    let storage = act.given("storage").unwrap_or("local").to_owned();
+    if act.given("dumpdir").is_none() && !act.state.storages.contains_key(&storage) {
+        return fail(format!("storage '{storage}' does not exist"));
+    }
+    let Some(selection) = selection(act) else { return nested("vmid", "property is missing") };
+    let job = BackupJob {
+        id: id.clone(),
+        enabled: act.given("enabled").is_none_or(|flag| flag == "1"),
+        schedule: act.text("schedule").to_owned(),
+        storage,
+        selection,
+        node: act.given("node").map(str::to_owned),
+        properties: properties(act),
+    };
+    act.state.jobs.insert(id, job);
+    done()
+}
+
+/// `PUT /cluster/backup/{id}`: a new selection drops the old one.
+pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("id").to_owned();
+    if !act.state.jobs.contains_key(&id) {
+        return nested("id", &format!("No such job '{id}'"));
+    }
+    let (changes, selection) = (properties(act), selection(act));
+    let text = |name: &str| act.given(name).map(str::to_owned);
+    let (enabled, schedule, storage, node) =
+        (text("enabled"), text("schedule"), text("storage"), text("node"));
+    let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
+    let Some(job) = act.state.jobs.get_mut(&id) else { return done() };
+    for key in deletes {
+        match key.as_str() {
+            "node" => job.node = None,
+            "exclude" => job.selection = Selection::All { exclude: Vec::new() },
+            key => drop(job.properties.remove(key)),
+        }
+    }
+    job.properties.extend(changes);
+    if let Some(selection) = selection {
+        job.selection = selection;
+    }
+    job.enabled = enabled.map_or(job.enabled, |flag| flag == "1");
+    job.schedule = schedule.unwrap_or(std::mem::take(&mut job.schedule));
+    job.storage = storage.unwrap_or(std::mem::take(&mut job.storage));
+    job.node = node.or(job.node.take());
+    done()
+}
+
+/// `DELETE /cluster/backup/{id}`.
+pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("id").to_owned();
+    if act.state.jobs.remove(&id).is_none() {
+        return nested("id", &format!("No such job '{id}'"));
+    }
+    done()
 }

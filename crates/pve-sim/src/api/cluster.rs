@@ -2,17 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::metrics::{measure, node_cpu, node_uptime, number};
 use super::{Call, storage};
 use crate::answer::{Answer, Rows};
-use crate::world::state::{Guest, GuestKind, Node};
-
-/// Lists that are always empty so far: tasks, replication jobs, HA groups.
-pub fn none(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([])))
-}
+use crate::world::state::{Guest, Node};
 
 /// The cluster and its nodes; a standalone node shows itself alone, with the number 0. A node's address is only here.
 pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
@@ -38,7 +33,18 @@ pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
 pub fn next_id(call: &Call<'_>) -> Result<Answer, Answer> {
     let asked = call.text("vmid");
     if asked.is_empty() {
-        return Ok(Answer::ok(Value::from(call.state.next_vmid().to_string())));
+        let limit = |name: &str| -> Option<u32> {
+            call.state.options.get("next-id")?.get(name)?.as_str()?.parse().ok()
+        };
+        let (lower, upper) = (limit("lower").unwrap_or(100), limit("upper").unwrap_or(1_000_000));
+        let free = (lower..upper).find(|vmid| !call.state.guests.contains_key(vmid));
+        return match free {
+            Some(vmid) => Ok(Answer::ok(Value::from(vmid.to_string()))),
+            None => Err(Answer::error(
+                500,
+                format!("unable to get any free VMID in range [{lower}, {}]", upper - 1),
+            )),
+        };
     }
     let taken = asked.parse().is_ok_and(|vmid: u32| call.state.guests.contains_key(&vmid));
     if taken {
@@ -57,29 +63,15 @@ pub fn options(call: &Call<'_>) -> Result<Answer, Answer> {
             tags.extend(text.split(';').filter(|tag| !tag.trim().is_empty()).map(str::to_owned));
         }
     }
-    let mut data = json!({"allowed-tags": tags, "console": "html5"});
-    if call.allows("/", &["Sys.Audit"]) {
-        data["keyboard"] = json!("en-us");
-        data["mac_prefix"] = json!("BC:24:11");
+    let all = call.allows("/", &["Sys.Audit"]);
+    if all && let Some(registered) = call.state.options.get("registered-tags").and_then(Value::as_array) {
+        tags.extend(registered.iter().filter_map(Value::as_str).map(str::to_owned));
     }
-    Ok(Answer::ok(data))
-}
-
-/// The guests that HA manages.
-pub fn ha_resources(call: &Call<'_>) -> Result<Answer, Answer> {
-    let mut rows = Rows::default();
-    let digest = crate::world::config::Config::default().digest();
-    for guest in call.state.guests.values() {
-        let kind = if guest.kind == GuestKind::Qemu { "vm" } else { "ct" };
-        if let Some(state) = guest.ha.as_deref().filter(|_| matches!(call.text("type"), "" | "vm" | "ct")) {
-            if matches!(call.text("type"), "vm" | "ct") && call.text("type") != kind {
-                continue;
-            }
-            let sid = format!("{kind}:{}", guest.vmid);
-            rows.push(&json!({"sid": sid, "type": kind, "state": state, "digest": digest}));
-        }
-    }
-    Ok(Answer::rows(rows))
+    let shown = |key: &str| all || matches!(key, "console" | "tag-style");
+    let options = call.state.options.iter().filter(|(key, _)| shown(key));
+    let mut data: Map<String, Value> = options.map(|(key, value)| (key.clone(), value.clone())).collect();
+    data.insert("allowed-tags".to_owned(), json!(tags));
+    Ok(Answer::ok(Value::Object(data)))
 }
 
 /// Everything there is, filtered silently: guests by `VM.Audit`, storages by `Datastore.Audit`, pools by `Pool.Audit`, and
@@ -106,7 +98,7 @@ pub fn resources(call: &Call<'_>) -> Result<Answer, Answer> {
         }
     }
     if wants("node") {
-        let any_ha = state.guests.values().any(|guest| guest.ha.is_some());
+        let any_ha = state.ha_active || state.guests.values().any(|guest| guest.ha.is_some());
         for node in state.nodes.values() {
             let mut row = node_row(call, node);
             row["cgroup-mode"] = json!(2);

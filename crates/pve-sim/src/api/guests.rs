@@ -210,21 +210,30 @@ pub fn config_lxc(call: &Call<'_>) -> Result<Answer, Answer> {
 
 fn config(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     let guest = call.guest(kind)?;
-    let mut data = guest.config.to_json();
+    // Pending values show as if they were applied, unless the present ones are asked for.
+    let config =
+        if guest.pending.is_empty() || call.flag("current") { &guest.config } else { &guest.config_to_be() };
+    let mut data = config.to_json();
+    if let Some(password) = data.get_mut("cipassword") {
+        *password = super::config::shown("cipassword", password.take());
+    }
     let snapshot = call.text("snapshot");
     if !snapshot.is_empty() {
         let found = guest.snapshots.iter().find(|have| have.name == snapshot);
         let Some(found) = found else {
             return Err(Answer::error(500, format!("snapshot '{snapshot}' does not exist")));
         };
+        if let Some(config) = &found.config {
+            data = config.to_json();
+        }
         data.insert("snaptime".to_owned(), json!(found.time));
         data.insert("description".to_owned(), json!(found.description));
     }
-    data.insert("digest".to_owned(), json!(guest.config.digest()));
+    data.insert("digest".to_owned(), json!(guest.digest()));
     Ok(Answer::ok(Value::Object(data)))
 }
 
-/// A VM's keys, one row each; nothing is ever pending yet.
+/// A VM's keys, one row each, with what is pending.
 pub fn pending_qemu(call: &Call<'_>) -> Result<Answer, Answer> {
     pending(call, GuestKind::Qemu)
 }
@@ -238,9 +247,20 @@ fn pending(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     let guest = call.guest(kind)?;
     let mut rows = Rows::default();
     for (key, value) in guest.config.iter() {
-        rows.push(&json!({"key": key, "value": value.to_json()}));
+        let mut row = json!({"key": key, "value": super::config::shown(key, value.to_json())});
+        match guest.pending.iter().find(|(have, _)| have == key) {
+            Some((_, Some(value))) => row["pending"] = super::config::shown(key, value.to_json()),
+            Some((_, None)) => row["delete"] = json!(1),
+            None => {}
+        }
+        rows.push(&row);
     }
-    rows.push(&json!({"key": "digest", "value": guest.config.digest()}));
+    for (key, value) in guest.pending.iter().filter(|(key, _)| guest.config.get(key).is_none()) {
+        if let Some(value) = value {
+            rows.push(&json!({"key": key, "pending": super::config::shown(key, value.to_json())}));
+        }
+    }
+    rows.push(&json!({"key": "digest", "value": guest.digest()}));
     Ok(Answer::rows(rows))
 }
 
@@ -258,8 +278,7 @@ pub fn snapshots_lxc(call: &Call<'_>) -> Result<Answer, Answer> {
 fn snapshots(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     let guest = call.guest(kind)?;
     let mut rows = Rows::default();
-    let mut parent: Option<&str> = None;
-    for snapshot in &guest.snapshots {
+    for (snapshot, parent) in guest.snapshots.iter().zip(guest.parents()) {
         let mut row =
             json!({"description": snapshot.description, "name": snapshot.name, "snaptime": snapshot.time});
         if kind == GuestKind::Qemu {
@@ -268,14 +287,13 @@ fn snapshots(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
         if let Some(parent) = parent {
             row["parent"] = json!(parent);
         }
-        parent = Some(&snapshot.name);
         rows.push(&row);
     }
     let mut current = json!({
-        "description": "You are here!", "digest": guest.config.digest(), "name": "current",
+        "description": "You are here!", "digest": guest.digest(), "name": "current",
         "running": u8::from(guest.is_running()),
     });
-    if let Some(parent) = parent {
+    if let Some(parent) = guest.config.text("parent") {
         current["parent"] = json!(parent);
     }
     rows.push(&current);

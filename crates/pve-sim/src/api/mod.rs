@@ -1,24 +1,40 @@
 //! The API: which paths there are, who may read them, and the order in which PVE checks a request.
 
 mod access;
+mod act;
 mod backup;
+mod checks;
 mod cluster;
+mod config;
+mod create;
+mod firewall;
 mod guests;
+mod ha;
+mod lifecycle;
 mod metrics;
+mod network;
 mod nodes;
 mod pools;
+mod replication;
 pub(crate) mod routes;
+mod static_reads;
 mod storage;
+mod tasks;
 mod tickets;
+mod users;
+mod volumes;
 
 use std::collections::BTreeMap;
 
 use crate::answer::Answer;
+use crate::schema::{self, Declared};
 use crate::world::World;
 use crate::world::access::Principal;
 use crate::world::state::{Guest, Node, State};
 
-pub(crate) use tickets::{Presented, authenticate, login};
+pub(crate) use act::{Act, typed};
+pub(crate) use checks::ticket_only;
+pub(crate) use tickets::{Presented, authenticate, challenge_for, issue_for, login};
 
 /// A request as the API sees it: authenticated, its path below `/api2/json` decoded, its parameters taken apart.
 #[derive(Clone, Debug)]
@@ -40,8 +56,10 @@ pub(crate) struct Call<'a> {
     pub state: &'a State,
     pub principal: &'a Principal,
     /// Parameters of the path, the query and the body.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: &'a BTreeMap<String, String>,
     pub local_node: &'a str,
+    /// Whether the path is below `/nodes/{node}/lxc`.
+    pub lxc_path: bool,
     /// The moment to compute metrics for, if they are to vary.
     pub moment: Option<u64>,
     /// The cluster's time in seconds since 1970.
@@ -106,8 +124,19 @@ fn unknown_node(name: &str) -> Answer {
 }
 
 /// A known node that is down: 595 without a body.
-fn unreachable_node() -> Answer {
-    Answer::bare(595, "No route to host")
+fn unreachable_node(reason: Option<&String>) -> Answer {
+    Answer::bare(595, reason.map_or("No route to host", String::as_str))
+}
+
+/// Whether the simulator has a handler for a path that PVE knows; `None` where PVE knows none.
+pub(crate) fn is_covered(method: &str, path: &str) -> Option<bool> {
+    // The index and the login have code of their own.
+    if method == "GET" && matches!(path, "" | "/") || path == "/access/ticket" {
+        return Some(true);
+    }
+    schema::find(method, path).map(|declared| {
+        routes::handler(method, declared.template).is_some() || declared.method.index.is_some()
+    })
 }
 
 /// Answers a request.
@@ -115,32 +144,83 @@ fn unreachable_node() -> Answer {
 /// PVE's order: unknown path or verb (501), privileges (403), the way to the other node (500, 595), parameters (400), and
 /// only then the handler. So who lacks rights gets 403 even for a guest that does not exist.
 pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
-    let Some((route, from_path)) = routes::find(request.method, request.path) else {
-        return Answer::not_implemented(request.method, request.path);
-    };
+    if request.method == "GET" && matches!(request.path, "" | "/") {
+        return static_reads::root();
+    }
+    let not_there = || Answer::not_implemented(request.method, request.path);
+    let Some(declared) = schema::find(request.method, request.path) else { return not_there() };
+    let handler = routes::handler(request.method, declared.template);
     let mut parameters = request.parameters.clone();
-    parameters.extend(from_path);
+    parameters.extend(declared.in_path.iter().cloned());
+    world.settle();
     let (moment, now) = (world.metrics_time(), world.now());
-    world.read(|state| {
-        let call = Call {
-            state,
-            principal: &request.principal,
-            parameters,
-            local_node: request.local_node,
-            moment,
-            now,
+    let principal = &request.principal;
+    // A macro rather than a closure: each use borrows the state for a time of its own.
+    macro_rules! call {
+        ($state:expr) => {
+            Call {
+                state: $state,
+                principal,
+                parameters: &parameters,
+                local_node: request.local_node,
+                lxc_path: is_lxc(declared.template),
+                moment,
+                now,
+            }
         };
-        checked(route, &call).unwrap_or_else(|refusal| refusal)
-    })
+    }
+    match handler {
+        Some(routes::Handle::Write(write)) => world.update(|state| {
+            let answer = checked(&declared, &call!(state)).and_then(|()| {
+                let mut act = Act {
+                    state,
+                    method: declared.method,
+                    principal,
+                    parameters: &parameters,
+                    local_node: request.local_node,
+                    lxc_path: is_lxc(declared.template),
+                    moment,
+                    now,
+                    milliseconds: world.now_in_milliseconds(),
+                    scale: world.time_scale(),
+                };
+                write(&mut act)
+            });
+            world.note_due(state);
+            answer.unwrap_or_else(|refusal| refusal)
+        }),
+        Some(routes::Handle::Read(read)) => world.read(|state| {
+            let call = call!(state);
+            checked(&declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
+        }),
+        None => world.read(|state| match (&declared.method.index, checked(&declared, &call!(state))) {
+            (Some(key), Ok(())) => index(key, declared.template),
+            (None, Ok(())) => not_there(),
+            (_, Err(refusal)) => refusal,
+        }),
+    }
 }
 
-fn checked(route: &routes::Route, call: &Call<'_>) -> Result<Answer, Answer> {
-    route.check_privileges(call)?;
-    if route.proxied && !call.node()?.online {
-        return Err(unreachable_node());
+fn is_lxc(template: &str) -> bool {
+    template.starts_with("/nodes/{node}/lxc")
+}
+
+/// An index: the fixed names below a path.
+fn index(key: &str, template: &str) -> Answer {
+    let row = |name: &str| serde_json::Value::Object([(key.to_owned(), name.into())].into_iter().collect());
+    Answer::ok(schema::siblings(template).into_iter().map(row).collect())
+}
+
+fn checked(declared: &Declared, call: &Call<'_>) -> Result<(), Answer> {
+    checks::privileges(declared, call)?;
+    if declared.method.proxied && !call.text("node").is_empty() {
+        let node = call.node()?;
+        let reason = call.state.unreachable.get(node.name.as_ref());
+        if !node.online || reason.is_some() {
+            return Err(unreachable_node(reason));
+        }
     }
-    route.check_parameters(call)?;
-    (route.handle)(call)
+    schema::verify(declared.method, call.parameters)
 }
 
 impl World {
@@ -158,5 +238,19 @@ impl World {
         let parameters = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let principal = principal.clone();
         answer(self, &Request { method: "GET", path, parameters, principal, local_node: &local_node })
+    }
+
+    /// What `principal` is answered to a request that may change something, without a server.
+    pub fn request(
+        &self,
+        principal: &Principal,
+        method: &str,
+        path: &str,
+        parameters: &[(&str, &str)],
+    ) -> Answer {
+        let local_node = self.read(|state| state.nodes.keys().next().cloned().unwrap_or_default());
+        let given = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let (principal, parameters) = (principal.clone(), given.collect());
+        answer(self, &Request { method, path, parameters, principal, local_node: &local_node })
     }
 }

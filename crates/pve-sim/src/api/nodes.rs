@@ -15,8 +15,10 @@ const REPO_ID: &str = "2606ac850d46da29";
 /// `/version` of the cluster and of a node. The datacenter's one also has its console setting.
 pub fn version(call: &Call<'_>) -> Result<Answer, Answer> {
     let mut data = json!({"release": "8.4", "repoid": REPO_ID, "version": VERSION});
-    if call.text("node").is_empty() {
-        data["console"] = json!("html5");
+    if call.text("node").is_empty()
+        && let Some(console) = call.state.options.get("console")
+    {
+        data["console"] = console.clone();
     }
     Ok(Answer::ok(data))
 }
@@ -87,9 +89,14 @@ pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
     let build = "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-11 (2025-05-22T09:39Z)";
     let cpu = node_cpu(call, node);
     let load = cpu * f64::from(node.cpus);
+    let boot = if call.state.legacy_boot.contains(node.name.as_ref()) {
+        json!({"mode": "legacy-bios"})
+    } else {
+        json!({"mode": "efi", "secureboot": 0})
+    };
     let free = |total: u64, used: u64| total.saturating_sub(used);
     Ok(Answer::ok(json!({
-        "boot-info": {"mode": "efi", "secureboot": 0},
+        "boot-info": boot,
         "cpu": number(cpu),
         "cpuinfo": {
             "cores": node.cpus / 2, "cpus": node.cpus, "flags": "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr vmx aes",
@@ -118,41 +125,6 @@ pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
 /// A node's clock: the one number that always follows the real time, so that clients can compare clocks.
 pub fn time(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!({"localtime": call.now, "time": call.now, "timezone": "Etc/UTC"})))
-}
-
-/// A node's interfaces. Bridges are listed for who holds `SDN.Audit` or `SDN.Use` on them.
-pub fn network(call: &Call<'_>) -> Result<Answer, Answer> {
-    let node = call.node()?;
-    let wanted = call.text("type");
-    let mut rows = Rows::default();
-    let mut port = |iface: &str, priority: u8, wanted: &str| {
-        if matches!(wanted, "" | "eth") {
-            rows.push(&json!({
-                "active": 1, "exists": 1, "families": ["inet"], "iface": iface, "method": "manual", "method6": "manual",
-                "priority": priority, "type": "eth",
-            }));
-        }
-    };
-    port("eno1", 2, wanted);
-    port("eno2", 3, wanted);
-    let sees =
-        |bridge: &str| call.allows(&format!("/sdn/zones/localnetwork/{bridge}"), &["SDN.Audit", "SDN.Use"]);
-    let wants_bridges = matches!(wanted, "" | "bridge" | "any_bridge" | "any_local_bridge");
-    if wants_bridges && sees("vmbr0") {
-        rows.push(&json!({
-            "active": 1, "address": node.ip, "autostart": 1, "bridge_fd": "0", "bridge_ports": "eno1", "bridge_stp": "off",
-            "cidr": format!("{}/24", node.ip), "families": ["inet"], "iface": "vmbr0", "method": "static",
-            "method6": "manual", "netmask": "24", "gateway": "192.0.2.1", "priority": 4, "type": "bridge",
-        }));
-    }
-    if wants_bridges && sees("vmbr1") {
-        rows.push(&json!({
-            "active": 1, "autostart": 1, "bridge_fd": "0", "bridge_ports": "eno2", "bridge_stp": "off",
-            "bridge_vids": "2-4094", "bridge_vlan_aware": 1, "families": ["inet"], "iface": "vmbr1", "method": "manual",
-            "method6": "manual", "priority": 5, "type": "bridge",
-        }));
-    }
-    Ok(Answer::rows(rows))
 }
 
 /// The cluster's certification authority and the node's certificate; the PEM texts are there once a server runs.
@@ -186,18 +158,27 @@ pub fn subscription(call: &Call<'_>) -> Result<Answer, Answer> {
     let node = call.node()?;
     let server_id =
         fingerprint(node.name.as_bytes()).replace(':', "").get(..32).unwrap_or_default().to_owned();
-    Ok(Answer::ok(json!({
-        "message": "There is no subscription key", "serverid": server_id, "status": "notfound",
+    let mut data = json!({
+        "message": "There is no subscription key", "status": "notfound",
         "url": "https://www.proxmox.com/en/proxmox-virtual-environment/pricing",
-    })))
+    });
+    if call.allows(&format!("/nodes/{}", node.name), &["Sys.Audit"]) {
+        data["serverid"] = json!(server_id);
+    }
+    Ok(Answer::ok(data))
 }
 
 /// A node's own configuration: its description, which ends with a newline, if it has one.
 pub fn config(call: &Call<'_>) -> Result<Answer, Answer> {
-    let Node { description, .. } = call.node()?;
+    let Node { name, description, .. } = call.node()?;
     let mut data = Map::new();
     if let Some(description) = description {
         data.insert("description".to_owned(), json!(description));
+    }
+    if let Some(settings) = call.state.node_settings.get(name.as_ref()) {
+        data.extend(settings.clone());
+    }
+    if !data.is_empty() {
         data.insert("digest".to_owned(), json!(crate::world::config::Config::default().digest()));
     }
     // An empty configuration is an empty object.

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::act::{Act, done, fail};
 use super::{Call, cluster, storage};
 use crate::answer::{Answer, Rows};
+use crate::schema::split_list;
 use crate::world::state::Pool;
 
 /// The pools that the caller may see; with `poolid` that pool with its members, whose privileges PVE 8.4 does not ask for.
@@ -56,4 +58,89 @@ fn with_members(call: &Call<'_>, id: &str) -> Result<Value, Answer> {
     let mut row = row(id, pool);
     row["members"] = Value::Array(members);
     Ok(row)
+}
+
+/// `POST /pools`. A pool below another needs that one.
+pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("poolid").to_owned();
+    if act.state.pools.contains_key(&id) {
+        return fail(format!("create pool failed: pool '{id}' already exists"));
+    }
+    if let Some((parent, _)) = id.rsplit_once('/')
+        && !act.state.pools.contains_key(parent)
+    {
+        return fail(format!("create pool failed: parent '{parent}' of pool '{id}' does not exist"));
+    }
+    let comment = act.given("comment").map(str::to_owned);
+    act.state.pools.insert(id, Pool { comment, ..Pool::default() });
+    done()
+}
+
+/// `PUT /pools`, with the pool as a parameter or in the path. A guest of another pool comes only with `allow-move`.
+pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("poolid").to_owned();
+    let problem = |text: String| fail(format!("update pools failed: {text}"));
+    if !act.state.pools.contains_key(&id) {
+        return problem(format!("pool '{id}' does not exist"));
+    }
+    let (delete, moves) = (act.flag("delete"), act.flag("allow-move"));
+    let vmids: Vec<u32> = split_list(act.text("vms")).filter_map(|vmid| vmid.parse().ok()).collect();
+    let storages: Vec<String> = split_list(act.text("storage")).map(str::to_owned).collect();
+    for vmid in &vmids {
+        let Some(guest) = act.state.guests.get(vmid) else {
+            return problem(format!("VM {vmid} does not exist"));
+        };
+        match guest.pool.as_deref() {
+            Some(pool) if delete && pool == id => {}
+            _ if delete => return problem(format!("VM {vmid} is not a pool member")),
+            Some(pool) if pool == id => return problem(format!("VM {vmid} is already a pool member")),
+            Some(pool) if !moves => {
+                return problem(format!(
+                    "VM {vmid} belongs already to pool '{pool}' and 'allow-move' is not set"
+                ));
+            }
+            _ => {}
+        }
+    }
+    for vmid in vmids {
+        if let Some(guest) = act.state.guests.get_mut(&vmid) {
+            guest.pool = if delete { None } else { Some(id.as_str().into()) };
+        }
+    }
+    let comment = act.given("comment").map(str::to_owned);
+    if let Some(pool) = act.state.pools.get_mut(&id) {
+        for storage in storages {
+            if delete {
+                if !pool.storages.remove(&storage) {
+                    return problem(format!("Storage '{storage}' is not a pool member"));
+                }
+            } else if !pool.storages.insert(storage.clone()) {
+                return problem(format!("Storage '{storage}' is already a pool member"));
+            }
+        }
+        if comment.is_some() {
+            pool.comment = comment;
+        }
+    }
+    done()
+}
+
+/// `DELETE /pools`: only an empty pool goes.
+pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("poolid").to_owned();
+    let problem = |text: String| fail(format!("delete pool failed: {text}"));
+    let Some(pool) = act.state.pools.get(&id) else { return problem(format!("pool '{id}' does not exist")) };
+    let below = format!("{id}/");
+    if let Some(child) = act.state.pools.keys().find(|name| name.starts_with(&below)) {
+        return problem(format!("pool '{id}' is not empty (contains pool '{child}')"));
+    }
+    if let Some(guest) = act.state.guests.values().find(|guest| guest.pool.as_deref() == Some(&id)) {
+        return problem(format!("pool '{id}' is not empty (contains VM {})", guest.vmid));
+    }
+    if let Some(storage) = pool.storages.iter().next() {
+        return problem(format!("pool '{id}' is not empty (contains storage '{storage}')"));
+    }
+    act.state.pools.remove(&id);
+    act.state.access.acl.remove(&format!("/pool/{id}"));
+    done()
 }

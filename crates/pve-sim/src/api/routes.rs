@@ -1,234 +1,384 @@
-//! The table of paths: each with its privileges, its parameters and its handler, as `api-schema` of PVE 8.4 declares them.
+//! The table of handlers: what answers a path and verb. Privileges and parameters are PVE's own, from its schema.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::{Call, access, backup, cluster, guests, nodes, pools, storage};
+use super::act::Act;
+use super::{
+    Call, access, backup, cluster, config, create, firewall, guests, ha, lifecycle, network, nodes, pools,
+    replication, static_reads as fixed, storage, tasks, users, volumes,
+};
 use crate::answer::Answer;
 
-/// Who may call a path.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Check {
-    /// Every authenticated caller; the answer may be filtered.
-    Anyone,
-    /// Who holds any of the privileges at the path, in which `{name}` stands for a parameter.
-    Held(&'static str, &'static [&'static str]),
+/// A handler that only reads.
+pub(crate) type Read = for<'a, 'b> fn(&'a Call<'b>) -> Result<Answer, Answer>;
+/// A handler that may change the state.
+pub(crate) type Write = for<'a, 'b> fn(&'a mut Act<'b>) -> Result<Answer, Answer>;
+
+/// What answers.
+#[derive(Clone, Copy)]
+pub(crate) enum Handle {
+    Read(Read),
+    Write(Write),
 }
 
-/// The kind of a parameter, as far as reading needs it checked.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Text,
-    Flag,
-    Integer,
-}
-
-/// One path and verb.
-#[derive(Debug)]
-pub(crate) struct Route {
-    method: &'static str,
-    template: &'static str,
-    check: Check,
-    /// Whether the node in the path answers, and not the one asked.
-    pub proxied: bool,
-    parameters: &'static [(&'static str, Kind)],
-    pub handle: for<'a, 'b> fn(&'a Call<'b>) -> Result<Answer, Answer>,
-}
-
-type Handler = for<'a, 'b> fn(&'a Call<'b>) -> Result<Answer, Answer>;
-
-const AUDIT_ALL: Check = Check::Held("/", &["Sys.Audit"]);
-const AUDIT_NODE: Check = Check::Held("/nodes/{node}", &["Sys.Audit"]);
-const AUDIT_GUEST: Check = Check::Held("/vms/{vmid}", &["VM.Audit"]);
-const SEE_STORAGE: Check = Check::Held("/storage/{storage}", &["Datastore.Audit", "Datastore.AllocateSpace"]);
-
-const fn read(template: &'static str, check: Check, handle: Handler) -> Route {
-    // Paths below a node are answered by that node, its index excepted.
-    let proxied = template.len() > "/nodes/{node}".len() && matches!(template.as_bytes(), [b'/', b'n', ..]);
-    Route { method: "GET", template, check, proxied, parameters: &[], handle }
-}
-
-const ROUTES: &[Route] = &[
-    read("/version", Check::Anyone, nodes::version),
-    read("/access/permissions", Check::Anyone, access::permissions)
-        .taking(&[("path", Kind::Text), ("userid", Kind::Text)]),
-    read("/access/users", Check::Anyone, access::users)
-        .taking(&[("enabled", Kind::Flag), ("full", Kind::Flag)]),
-    read("/access/roles", Check::Anyone, access::roles),
-    read("/access/acl", Check::Anyone, access::acl),
-    read("/cluster/status", AUDIT_ALL, cluster::status),
-    read("/cluster/resources", Check::Anyone, cluster::resources).taking(&[("type", Kind::Text)]),
-    read("/cluster/nextid", Check::Anyone, cluster::next_id).taking(&[("vmid", Kind::Integer)]),
-    read("/cluster/tasks", Check::Anyone, cluster::none),
-    read("/cluster/options", Check::Anyone, cluster::options),
-    read("/cluster/replication", Check::Anyone, cluster::none),
-    read("/cluster/ha/resources", AUDIT_ALL, cluster::ha_resources).taking(&[("type", Kind::Text)]),
-    read("/cluster/ha/groups", AUDIT_ALL, cluster::none),
-    read("/cluster/backup", AUDIT_ALL, backup::jobs),
-    read("/cluster/backup/{id}", AUDIT_ALL, backup::job),
-    read("/cluster/backup/{id}/included_volumes", AUDIT_ALL, backup::included_volumes),
-    read("/cluster/backup-info/not-backed-up", AUDIT_ALL, backup::not_backed_up),
-    read("/storage", Check::Anyone, storage::definitions).taking(&[("type", Kind::Text)]),
-    read(
-        "/storage/{storage}",
-        Check::Held("/storage/{storage}", &["Datastore.Allocate"]),
-        storage::definition,
-    ),
-    read("/pools", Check::Anyone, pools::list).taking(&[("poolid", Kind::Text), ("type", Kind::Text)]),
-    read("/pools/{poolid}", Check::Held("/pool/{poolid}", &["Pool.Audit"]), pools::pool)
-        .taking(&[("type", Kind::Text)]),
-    read("/nodes", Check::Anyone, nodes::list),
-    read("/nodes/{node}", Check::Anyone, nodes::index),
-    read("/nodes/{node}/status", AUDIT_NODE, nodes::status),
-    read("/nodes/{node}/time", AUDIT_NODE, nodes::time),
-    read("/nodes/{node}/version", Check::Anyone, nodes::version),
-    read("/nodes/{node}/network", Check::Anyone, nodes::network).taking(&[("type", Kind::Text)]),
-    read("/nodes/{node}/certificates/info", Check::Anyone, nodes::certificates),
-    read("/nodes/{node}/subscription", Check::Anyone, nodes::subscription),
-    read("/nodes/{node}/config", AUDIT_ALL, nodes::config).taking(&[("property", Kind::Text)]),
-    read("/nodes/{node}/tasks", Check::Anyone, cluster::none).taking(&[
-        ("errors", Kind::Flag),
-        ("limit", Kind::Integer),
-        ("since", Kind::Integer),
-        ("source", Kind::Text),
-        ("start", Kind::Integer),
-        ("statusfilter", Kind::Text),
-        ("typefilter", Kind::Text),
-        ("until", Kind::Integer),
-        ("userfilter", Kind::Text),
-        ("vmid", Kind::Integer),
-    ]),
-    read("/nodes/{node}/storage", Check::Anyone, storage::on_node).taking(&[
-        ("content", Kind::Text),
-        ("enabled", Kind::Flag),
-        ("format", Kind::Flag),
-        ("storage", Kind::Text),
-        ("target", Kind::Text),
-    ]),
-    read("/nodes/{node}/storage/{storage}/status", SEE_STORAGE, storage::status),
-    read("/nodes/{node}/storage/{storage}/content", SEE_STORAGE, storage::content)
-        .taking(&[("content", Kind::Text), ("vmid", Kind::Integer)]),
-    read("/nodes/{node}/qemu", Check::Anyone, guests::list_qemu).taking(&[("full", Kind::Flag)]),
-    read("/nodes/{node}/qemu/{vmid}/config", AUDIT_GUEST, guests::config_qemu).taking(CONFIG),
-    read("/nodes/{node}/qemu/{vmid}/pending", AUDIT_GUEST, guests::pending_qemu),
-    read("/nodes/{node}/qemu/{vmid}/status/current", AUDIT_GUEST, guests::status_qemu),
-    read("/nodes/{node}/qemu/{vmid}/snapshot", AUDIT_GUEST, guests::snapshots_qemu),
-    read("/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces", MONITOR, guests::agent),
-    read("/nodes/{node}/qemu/{vmid}/agent/get-osinfo", MONITOR, guests::agent),
-    read("/nodes/{node}/qemu/{vmid}/agent/get-host-name", MONITOR, guests::agent),
-    read("/nodes/{node}/lxc", Check::Anyone, guests::list_lxc),
-    read("/nodes/{node}/lxc/{vmid}/config", AUDIT_GUEST, guests::config_lxc).taking(CONFIG),
-    read("/nodes/{node}/lxc/{vmid}/pending", AUDIT_GUEST, guests::pending_lxc),
-    read("/nodes/{node}/lxc/{vmid}/status/current", AUDIT_GUEST, guests::status_lxc),
-    read("/nodes/{node}/lxc/{vmid}/snapshot", AUDIT_GUEST, guests::snapshots_lxc),
-    read("/nodes/{node}/lxc/{vmid}/interfaces", AUDIT_GUEST, guests::interfaces_lxc),
+const READS: &[(&str, Read)] = &[
+    ("/cluster/ceph/status", fixed::no_ceph),
+    ("/version", nodes::version),
+    ("/nodes/{node}/version", nodes::version),
+    ("/access/permissions", access::permissions),
+    ("/access/users", access::users),
+    ("/access/users/{userid}", users::get_user),
+    ("/access/users/{userid}/token", users::tokens),
+    ("/access/users/{userid}/token/{tokenid}", users::get_token),
+    ("/access/groups", users::groups),
+    ("/access/groups/{groupid}", users::get_group),
+    ("/access/roles", access::roles),
+    ("/access/roles/{roleid}", users::get_role),
+    ("/access/acl", access::acl),
+    ("/access/domains", users::domains),
+    ("/access/domains/{realm}", users::realm),
+    ("/access/tfa", users::factors),
+    ("/access/tfa/{userid}", users::user_factors),
+    ("/cluster/status", cluster::status),
+    ("/cluster/resources", cluster::resources),
+    ("/cluster/nextid", cluster::next_id),
+    ("/cluster/tasks", tasks::cluster),
+    ("/cluster/options", cluster::options),
+    ("/cluster/log", fixed::cluster_log),
+    ("/cluster/replication", replication::list),
+    ("/cluster/replication/{id}", replication::get),
+    ("/cluster/ha/resources", ha::resources),
+    ("/cluster/ha/resources/{sid}", ha::resource),
+    ("/cluster/ha/groups", ha::groups),
+    ("/cluster/ha/groups/{group}", ha::group),
+    ("/cluster/ha/status/current", ha::current),
+    ("/cluster/ha/status/manager_status", ha::manager),
+    ("/cluster/backup", backup::jobs),
+    ("/cluster/backup/{id}", backup::job),
+    ("/cluster/backup/{id}/included_volumes", backup::included_volumes),
+    ("/cluster/backup-info/not-backed-up", backup::not_backed_up),
+    ("/cluster/config/nodes", fixed::corosync_nodes),
+    ("/cluster/config/totem", fixed::totem),
+    ("/cluster/jobs/schedule-analyze", fixed::schedule),
+    ("/cluster/metrics/server/{id}", fixed::no_such),
+    ("/cluster/notifications/targets", fixed::notification_targets),
+    ("/cluster/notifications/matchers", fixed::notification_matchers),
+    ("/cluster/notifications/endpoints/sendmail", fixed::sendmail_endpoints),
+    ("/cluster/firewall/groups", firewall::groups),
+    ("/cluster/firewall/groups/{group}", firewall::rules),
+    ("/cluster/firewall/groups/{group}/{pos}", firewall::rule),
+    ("/cluster/firewall/macros", firewall::macros),
+    ("/cluster/jobs/realm-sync", fixed::none),
+    ("/cluster/metrics/server", fixed::none),
+    ("/cluster/notifications/endpoints/gotify", fixed::none),
+    ("/cluster/notifications/endpoints/smtp", fixed::none),
+    ("/cluster/notifications/endpoints/webhook", fixed::none),
+    ("/cluster/mapping/dir", fixed::none),
+    ("/cluster/mapping/pci", fixed::none),
+    ("/cluster/mapping/usb", fixed::none),
+    ("/cluster/sdn/zones", fixed::none),
+    ("/cluster/sdn/vnets", fixed::none),
+    ("/cluster/sdn/controllers", fixed::none),
+    ("/cluster/sdn/dns", fixed::none),
+    ("/cluster/sdn/ipams", fixed::ipams),
+    ("/cluster/acme/account", fixed::none),
+    ("/cluster/acme/plugins", fixed::acme_plugins),
+    ("/storage", storage::definitions),
+    ("/storage/{storage}", storage::definition),
+    ("/pools", pools::list),
+    ("/pools/{poolid}", pools::pool),
+    ("/nodes", nodes::list),
+    ("/nodes/{node}", nodes::index),
+    ("/nodes/{node}/status", nodes::status),
+    ("/nodes/{node}/time", nodes::time),
+    ("/nodes/{node}/network", network::list),
+    ("/nodes/{node}/network/{iface}", network::get),
+    ("/nodes/{node}/certificates/info", nodes::certificates),
+    ("/nodes/{node}/subscription", nodes::subscription),
+    ("/nodes/{node}/config", nodes::config),
+    ("/nodes/{node}/dns", fixed::dns),
+    ("/nodes/{node}/hosts", fixed::hosts),
+    ("/nodes/{node}/rrddata", fixed::rrd),
+    ("/nodes/{node}/hardware/pci", fixed::pci),
+    ("/nodes/{node}/capabilities/qemu/cpu", fixed::cpus),
+    ("/nodes/{node}/capabilities/qemu/machines", fixed::machines),
+    ("/nodes/{node}/services", fixed::services),
+    ("/nodes/{node}/services/{service}/state", fixed::service),
+    ("/nodes/{node}/apt/versions", fixed::apt_versions),
+    ("/nodes/{node}/syslog", fixed::log_lines),
+    ("/nodes/{node}/journal", fixed::journal),
+    ("/nodes/{node}/report", fixed::report),
+    ("/nodes/{node}/netstat", fixed::netstat),
+    ("/nodes/{node}/replication", replication::on_node),
+    ("/nodes/{node}/tasks", tasks::list),
+    ("/nodes/{node}/tasks/{upid}/status", tasks::status),
+    ("/nodes/{node}/tasks/{upid}/log", tasks::log),
+    ("/nodes/{node}/vzdump/defaults", volumes::backup_defaults),
+    ("/nodes/{node}/vzdump/extractconfig", volumes::extract),
+    ("/nodes/{node}/storage", storage::on_node),
+    ("/nodes/{node}/storage/{storage}/status", storage::status),
+    ("/nodes/{node}/storage/{storage}/content", storage::content),
+    ("/nodes/{node}/storage/{storage}/content/{volume}", volumes::get),
+    ("/nodes/{node}/storage/{storage}/prunebackups", volumes::prune_preview),
+    ("/nodes/{node}/storage/{storage}/rrddata", fixed::rrd),
+    ("/nodes/{node}/disks/list", fixed::none_on_node),
+    ("/nodes/{node}/disks/lvm", fixed::volume_groups),
+    ("/nodes/{node}/disks/lvmthin", fixed::none_on_node),
+    ("/nodes/{node}/disks/directory", fixed::none_on_node),
+    ("/nodes/{node}/disks/zfs", fixed::none_on_node),
+    ("/nodes/{node}/hardware/usb", fixed::none_on_node),
+    ("/nodes/{node}/apt/update", fixed::apt_updates),
+    ("/nodes/{node}/sdn/zones", fixed::none_on_node),
+    ("/cluster/firewall/options", firewall::options),
+    ("/cluster/firewall/rules", firewall::rules),
+    ("/cluster/firewall/rules/{pos}", firewall::rule),
+    ("/cluster/firewall/aliases", firewall::aliases),
+    ("/cluster/firewall/aliases/{name}", firewall::alias),
+    ("/cluster/firewall/ipset", firewall::sets),
+    ("/cluster/firewall/ipset/{name}", firewall::entries),
+    ("/cluster/firewall/ipset/{name}/{cidr}", firewall::entry),
+    ("/cluster/firewall/refs", firewall::refs),
+    ("/nodes/{node}/firewall/options", firewall::options),
+    ("/nodes/{node}/firewall/rules", firewall::rules),
+    ("/nodes/{node}/firewall/rules/{pos}", firewall::rule),
+    ("/nodes/{node}/firewall/log", firewall::log),
+    ("/nodes/{node}/qemu/{vmid}/firewall/options", firewall::options),
+    ("/nodes/{node}/qemu/{vmid}/firewall/rules", firewall::rules),
+    ("/nodes/{node}/qemu/{vmid}/firewall/rules/{pos}", firewall::rule),
+    ("/nodes/{node}/qemu/{vmid}/firewall/aliases", firewall::aliases),
+    ("/nodes/{node}/qemu/{vmid}/firewall/aliases/{name}", firewall::alias),
+    ("/nodes/{node}/qemu/{vmid}/firewall/ipset", firewall::sets),
+    ("/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}", firewall::entries),
+    ("/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}/{cidr}", firewall::entry),
+    ("/nodes/{node}/qemu/{vmid}/firewall/refs", firewall::refs),
+    ("/nodes/{node}/qemu/{vmid}/firewall/log", firewall::log),
+    ("/nodes/{node}/lxc/{vmid}/firewall/options", firewall::options),
+    ("/nodes/{node}/lxc/{vmid}/firewall/rules", firewall::rules),
+    ("/nodes/{node}/lxc/{vmid}/firewall/rules/{pos}", firewall::rule),
+    ("/nodes/{node}/lxc/{vmid}/firewall/aliases", firewall::aliases),
+    ("/nodes/{node}/lxc/{vmid}/firewall/aliases/{name}", firewall::alias),
+    ("/nodes/{node}/lxc/{vmid}/firewall/ipset", firewall::sets),
+    ("/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}", firewall::entries),
+    ("/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}/{cidr}", firewall::entry),
+    ("/nodes/{node}/lxc/{vmid}/firewall/refs", firewall::refs),
+    ("/nodes/{node}/lxc/{vmid}/firewall/log", firewall::log),
+    ("/nodes/{node}/qemu", guests::list_qemu),
+    ("/nodes/{node}/qemu/{vmid}/config", guests::config_qemu),
+    ("/nodes/{node}/qemu/{vmid}/pending", guests::pending_qemu),
+    ("/nodes/{node}/qemu/{vmid}/status/current", guests::status_qemu),
+    ("/nodes/{node}/qemu/{vmid}/snapshot", guests::snapshots_qemu),
+    ("/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config", lifecycle::snapshot_config_qemu),
+    ("/nodes/{node}/qemu/{vmid}/feature", config::feature_qemu),
+    ("/nodes/{node}/qemu/{vmid}/rrddata", fixed::rrd),
+    ("/nodes/{node}/lxc", guests::list_lxc),
+    ("/nodes/{node}/lxc/{vmid}/config", guests::config_lxc),
+    ("/nodes/{node}/lxc/{vmid}/pending", guests::pending_lxc),
+    ("/nodes/{node}/lxc/{vmid}/status/current", guests::status_lxc),
+    ("/nodes/{node}/lxc/{vmid}/snapshot", guests::snapshots_lxc),
+    ("/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/config", lifecycle::snapshot_config_lxc),
+    ("/nodes/{node}/lxc/{vmid}/feature", config::feature_lxc),
+    ("/nodes/{node}/lxc/{vmid}/rrddata", fixed::rrd),
+    ("/nodes/{node}/qemu/{vmid}/migrate", config::migrate_preconditions),
+    ("/nodes/{node}/qemu/{vmid}/cloudinit", config::cloudinit),
+    ("/nodes/{node}/qemu/{vmid}/cloudinit/dump", config::cloudinit_dump),
+    ("/nodes/{node}/lxc/{vmid}/interfaces", guests::interfaces_lxc),
+    ("/nodes/{node}/qemu/{vmid}/agent/network-get-interfaces", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-osinfo", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-host-name", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-fsinfo", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-memory-block-info", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-memory-blocks", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-time", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-timezone", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-users", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/get-vcpus", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/info", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/exec-status", guests::agent),
+    ("/nodes/{node}/qemu/{vmid}/agent/file-read", guests::agent),
 ];
 
-const MONITOR: Check = Check::Held("/vms/{vmid}", &["VM.Monitor"]);
-const CONFIG: &[(&str, Kind)] = &[("current", Kind::Flag), ("snapshot", Kind::Text)];
+const WRITES: &[(&str, &str, Write)] = &[
+    ("POST", "/access/users", users::create_user),
+    ("PUT", "/access/users/{userid}", users::update_user),
+    ("DELETE", "/access/users/{userid}", users::delete_user),
+    ("PUT", "/access/password", users::password),
+    ("POST", "/access/groups", users::create_group),
+    ("PUT", "/access/groups/{groupid}", users::update_group),
+    ("DELETE", "/access/groups/{groupid}", users::delete_group),
+    ("POST", "/access/roles", users::create_role),
+    ("PUT", "/access/roles/{roleid}", users::update_role),
+    ("DELETE", "/access/roles/{roleid}", users::delete_role),
+    ("PUT", "/access/acl", users::update_acl),
+    ("POST", "/access/users/{userid}/token/{tokenid}", users::create_token),
+    ("PUT", "/access/users/{userid}/token/{tokenid}", users::update_token),
+    ("DELETE", "/access/users/{userid}/token/{tokenid}", users::delete_token),
+    ("POST", "/access/tfa/{userid}", users::add_factor),
+    ("DELETE", "/access/tfa/{userid}/{id}", users::delete_factor),
+    ("PUT", "/cluster/options", fixed::set_options),
+    ("POST", "/cluster/backup", backup::create),
+    ("PUT", "/cluster/backup/{id}", backup::update),
+    ("DELETE", "/cluster/backup/{id}", backup::delete),
+    ("POST", "/cluster/replication", replication::create),
+    ("PUT", "/cluster/replication/{id}", replication::update),
+    ("DELETE", "/cluster/replication/{id}", replication::delete),
+    ("POST", "/cluster/ha/resources", ha::add),
+    ("PUT", "/cluster/ha/resources/{sid}", ha::update),
+    ("DELETE", "/cluster/ha/resources/{sid}", ha::delete),
+    ("POST", "/cluster/ha/resources/{sid}/migrate", ha::migrate),
+    ("POST", "/cluster/ha/resources/{sid}/relocate", ha::migrate),
+    ("POST", "/cluster/ha/groups", ha::create_group),
+    ("PUT", "/cluster/ha/groups/{group}", ha::update_group),
+    ("DELETE", "/cluster/ha/groups/{group}", ha::delete_group),
+    ("POST", "/cluster/firewall/groups", firewall::create_group),
+    ("DELETE", "/cluster/firewall/groups/{group}", firewall::delete_group),
+    ("POST", "/cluster/firewall/groups/{group}", firewall::add_rule),
+    ("PUT", "/cluster/firewall/groups/{group}/{pos}", firewall::update_rule),
+    ("DELETE", "/cluster/firewall/groups/{group}/{pos}", firewall::delete_rule),
+    ("POST", "/storage", storage::create),
+    ("PUT", "/storage/{storage}", storage::update),
+    ("DELETE", "/storage/{storage}", storage::delete),
+    ("POST", "/pools", pools::create),
+    ("PUT", "/pools", pools::update),
+    ("DELETE", "/pools", pools::delete),
+    ("PUT", "/pools/{poolid}", pools::update),
+    ("DELETE", "/pools/{poolid}", pools::delete),
+    ("POST", "/nodes/{node}/network", network::create),
+    ("PUT", "/nodes/{node}/network", network::reload),
+    ("DELETE", "/nodes/{node}/network", network::revert),
+    ("PUT", "/nodes/{node}/network/{iface}", network::update),
+    ("DELETE", "/nodes/{node}/network/{iface}", network::delete),
+    ("PUT", "/nodes/{node}/config", fixed::set_node_config),
+    ("PUT", "/nodes/{node}/dns", fixed::accept),
+    ("PUT", "/nodes/{node}/time", fixed::accept),
+    ("POST", "/nodes/{node}/hosts", fixed::accept),
+    ("POST", "/nodes/{node}/status", fixed::node_power),
+    ("POST", "/nodes/{node}/startall", fixed::start_all),
+    ("POST", "/nodes/{node}/stopall", fixed::stop_all),
+    ("POST", "/nodes/{node}/apt/update", fixed::apt_update),
+    ("POST", "/nodes/{node}/services/{service}/start", fixed::service_action),
+    ("POST", "/nodes/{node}/services/{service}/stop", fixed::service_action),
+    ("POST", "/nodes/{node}/services/{service}/restart", fixed::service_action),
+    ("POST", "/nodes/{node}/services/{service}/reload", fixed::service_action),
+    ("DELETE", "/nodes/{node}/tasks/{upid}", tasks::stop),
+    ("POST", "/nodes/{node}/vzdump", volumes::backup),
+    ("POST", "/nodes/{node}/storage/{storage}/content", volumes::allocate),
+    ("PUT", "/nodes/{node}/storage/{storage}/content/{volume}", volumes::update),
+    ("DELETE", "/nodes/{node}/storage/{storage}/content/{volume}", volumes::delete),
+    ("POST", "/nodes/{node}/storage/{storage}/upload", volumes::upload),
+    ("DELETE", "/nodes/{node}/storage/{storage}/prunebackups", volumes::prune),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/config", config::put_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/config", config::post_qemu),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/config", config::put_lxc),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/unlink", config::unlink),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/cloudinit", config::regenerate),
+    ("POST", "/nodes/{node}/qemu/{vmid}/move_disk", config::move_qemu),
+    ("POST", "/nodes/{node}/lxc/{vmid}/move_volume", config::move_lxc),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/reset", lifecycle::reset_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/vncproxy", lifecycle::vnc_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/termproxy", lifecycle::term_qemu),
+    ("POST", "/nodes/{node}/lxc/{vmid}/vncproxy", lifecycle::vnc_lxc),
+    ("POST", "/nodes/{node}/qemu/{vmid}/monitor", lifecycle::monitor),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/sendkey", lifecycle::send_key),
+    ("POST", "/nodes/{node}/qemu", create::qemu),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}", create::destroy_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/clone", create::clone_qemu),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/resize", config::resize_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/snapshot", lifecycle::snapshot_qemu),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}", lifecycle::delete_snapshot_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/rollback", lifecycle::rollback_qemu),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config", lifecycle::describe_snapshot_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/template", lifecycle::template_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/migrate", lifecycle::migrate_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/start", lifecycle::start_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/stop", lifecycle::stop_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/shutdown", lifecycle::shutdown_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/reboot", lifecycle::reboot_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/suspend", lifecycle::suspend_qemu),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/resume", lifecycle::resume_qemu),
+    ("POST", "/nodes/{node}/lxc", create::lxc),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}", create::destroy_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/clone", create::clone_lxc),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/resize", config::resize_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/snapshot", lifecycle::snapshot_lxc),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}", lifecycle::delete_snapshot_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/rollback", lifecycle::rollback_lxc),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/config", lifecycle::describe_snapshot_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/template", lifecycle::template_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/migrate", lifecycle::migrate_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/start", lifecycle::start_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/stop", lifecycle::stop_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/shutdown", lifecycle::shutdown_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/reboot", lifecycle::reboot_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/suspend", lifecycle::suspend_lxc),
+    ("POST", "/nodes/{node}/lxc/{vmid}/status/resume", lifecycle::resume_lxc),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/ping", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/exec", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/file-write", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/fsfreeze-freeze", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/fsfreeze-status", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/fsfreeze-thaw", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/fstrim", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/set-user-password", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/shutdown", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/suspend-disk", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/suspend-hybrid", lifecycle::agent),
+    ("POST", "/nodes/{node}/qemu/{vmid}/agent/suspend-ram", lifecycle::agent),
+    ("PUT", "/cluster/firewall/options", firewall::set_options),
+    ("POST", "/cluster/firewall/rules", firewall::add_rule),
+    ("PUT", "/cluster/firewall/rules/{pos}", firewall::update_rule),
+    ("DELETE", "/cluster/firewall/rules/{pos}", firewall::delete_rule),
+    ("POST", "/cluster/firewall/aliases", firewall::create_alias),
+    ("PUT", "/cluster/firewall/aliases/{name}", firewall::update_alias),
+    ("DELETE", "/cluster/firewall/aliases/{name}", firewall::delete_alias),
+    ("POST", "/cluster/firewall/ipset", firewall::create_set),
+    ("DELETE", "/cluster/firewall/ipset/{name}", firewall::delete_set),
+    ("POST", "/cluster/firewall/ipset/{name}", firewall::add_entry),
+    ("PUT", "/cluster/firewall/ipset/{name}/{cidr}", firewall::update_entry),
+    ("DELETE", "/cluster/firewall/ipset/{name}/{cidr}", firewall::delete_entry),
+    ("PUT", "/nodes/{node}/firewall/options", firewall::set_options),
+    ("POST", "/nodes/{node}/firewall/rules", firewall::add_rule),
+    ("PUT", "/nodes/{node}/firewall/rules/{pos}", firewall::update_rule),
+    ("DELETE", "/nodes/{node}/firewall/rules/{pos}", firewall::delete_rule),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/firewall/options", firewall::set_options),
+    ("POST", "/nodes/{node}/qemu/{vmid}/firewall/rules", firewall::add_rule),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/firewall/rules/{pos}", firewall::update_rule),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}/firewall/rules/{pos}", firewall::delete_rule),
+    ("POST", "/nodes/{node}/qemu/{vmid}/firewall/aliases", firewall::create_alias),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/firewall/aliases/{name}", firewall::update_alias),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}/firewall/aliases/{name}", firewall::delete_alias),
+    ("POST", "/nodes/{node}/qemu/{vmid}/firewall/ipset", firewall::create_set),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}", firewall::delete_set),
+    ("POST", "/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}", firewall::add_entry),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}/{cidr}", firewall::update_entry),
+    ("DELETE", "/nodes/{node}/qemu/{vmid}/firewall/ipset/{name}/{cidr}", firewall::delete_entry),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/firewall/options", firewall::set_options),
+    ("POST", "/nodes/{node}/lxc/{vmid}/firewall/rules", firewall::add_rule),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/firewall/rules/{pos}", firewall::update_rule),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/firewall/rules/{pos}", firewall::delete_rule),
+    ("POST", "/nodes/{node}/lxc/{vmid}/firewall/aliases", firewall::create_alias),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/firewall/aliases/{name}", firewall::update_alias),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/firewall/aliases/{name}", firewall::delete_alias),
+    ("POST", "/nodes/{node}/lxc/{vmid}/firewall/ipset", firewall::create_set),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}", firewall::delete_set),
+    ("POST", "/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}", firewall::add_entry),
+    ("PUT", "/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}/{cidr}", firewall::update_entry),
+    ("DELETE", "/nodes/{node}/lxc/{vmid}/firewall/ipset/{name}/{cidr}", firewall::delete_entry),
+];
 
-impl Route {
-    const fn taking(self, parameters: &'static [(&'static str, Kind)]) -> Self {
-        Self { parameters, ..self }
-    }
-
-    /// 403 unless the caller holds what the path asks for.
-    pub fn check_privileges(&self, call: &Call<'_>) -> Result<(), Answer> {
-        let Check::Held(template, privileges) = self.check else { return Ok(()) };
-        let path = fill(template, call);
-        if call.allows(&path, privileges) { Ok(()) } else { Err(Answer::forbidden(&path, privileges)) }
-    }
-
-    /// 400 for a parameter that the path does not know, or one of the wrong type.
-    pub fn check_parameters(&self, call: &Call<'_>) -> Result<(), Answer> {
-        for (name, value) in &call.parameters {
-            if self.template.contains(&format!("{{{name}}}")) {
-                check_path_parameter(name, value)?;
-                continue;
-            }
-            let known = self.parameters.iter().find(|(known, _)| known == name);
-            let Some((_, kind)) = known else {
-                let text =
-                    "property is not defined in schema and the schema does not allow additional properties";
-                return Err(Answer::bad_parameter(name, text));
-            };
-            let (fits, type_name) = match kind {
-                Kind::Text => (true, "string"),
-                Kind::Flag => (value == "0" || value == "1", "boolean"),
-                Kind::Integer => (value.parse::<i64>().is_ok(), "integer"),
-            };
-            if !fits {
-                return Err(Answer::bad_parameter(
-                    name,
-                    &format!("type check ('{type_name}') failed - got '{value}'"),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A vmid is a number from 100 to 999999999; the two ways of missing that have two texts.
-fn check_path_parameter(name: &str, value: &str) -> Result<(), Answer> {
-    if name != "vmid" {
-        return Ok(());
-    }
-    if value.parse::<i64>().is_err() {
-        return Err(Answer::bad_parameter(name, &format!("type check ('integer') failed - got '{value}'")));
-    }
-    match value.parse::<u32>() {
-        Ok(100..=999_999_999) if !value.starts_with('0') => Ok(()),
-        _ => Err(Answer::bad_parameter(name, "invalid format - value does not look like a valid VM ID\n")),
-    }
-}
-
-fn fill(template: &str, call: &Call<'_>) -> String {
-    let parts = template.split('/').map(|part| {
-        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-            Some(name) => call.text(name),
-            None => part,
-        }
-    });
-    parts.collect::<Vec<_>>().join("/")
-}
-
-/// The route of a request and the parameters in its path. An empty last segment does not count: PVE takes
-/// `/pools/?poolid=x` for `/pools?poolid=x`.
-pub(crate) fn find<'a>(method: &str, path: &'a str) -> Option<(&'static Route, Vec<(String, String)>)> {
-    static TABLE: OnceLock<Vec<(Vec<&'static str>, &'static Route)>> = OnceLock::new();
+/// The handler of a method on a template; `None` where the simulator has none.
+pub(crate) fn handler(method: &str, template: &str) -> Option<Handle> {
+    static TABLE: OnceLock<HashMap<(&str, &str), Handle>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
-        ROUTES.iter().map(|route| (route.template.split('/').skip(1).collect(), route)).collect()
+        let reads = READS.iter().map(|(template, read)| (("GET", *template), Handle::Read(*read)));
+        let writes =
+            WRITES.iter().map(|(method, template, write)| ((*method, *template), Handle::Write(*write)));
+        reads.chain(writes).collect()
     });
-    let segments: Vec<&'a str> = path.trim_end_matches('/').split('/').skip(1).collect();
-    table.iter().find_map(|(template, route)| {
-        if route.method != method || template.len() != segments.len() {
-            return None;
-        }
-        let mut parameters = Vec::new();
-        for (want, have) in template.iter().zip(&segments) {
-            match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
-                Some(name) => parameters.push((name.to_owned(), (*have).to_owned())),
-                None if want == have => {}
-                None => return None,
-            }
-        }
-        Some((*route, parameters))
-    })
+    table.get(&(method, template)).copied()
 }
 
 /// The templates of all paths that can be read, for tests that compare them with PVE's schema.
 pub fn templates() -> impl Iterator<Item = &'static str> {
-    ROUTES.iter().filter(|route| route.method == "GET").map(|route| route.template)
-}
-
-/// What a path asks for and takes: template, place and privileges of its check, parameters of the query.
-pub type RouteFacts = (&'static str, Option<(&'static str, &'static [&'static str])>, Vec<&'static str>);
-
-/// The facts of every path that can be read, for tests that compare them with PVE's schema.
-pub fn facts() -> Vec<RouteFacts> {
-    let check = |route: &Route| match route.check {
-        Check::Anyone => None,
-        Check::Held(path, privileges) => Some((path, privileges)),
-    };
-    let names = |route: &Route| route.parameters.iter().map(|(name, _)| *name).collect();
-    ROUTES.iter().map(|route| (route.template, check(route), names(route))).collect()
+    READS.iter().map(|(template, _)| *template)
 }

@@ -1,10 +1,12 @@
 //! `/storage` and `/nodes/{node}/storage`: definitions, and the room that each node sees.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Call;
+use super::act::{Act, done, fail};
+use super::firewall::digest_of;
 use crate::answer::{Answer, Rows};
-use crate::world::config::Config;
+use crate::schema::split_list;
 use crate::world::state::{EPOCH, GuestKind, Node, Storage};
 
 /// A storage among the resources: only of nodes that it is for, and never a disabled one. Its numbers expire with its
@@ -47,8 +49,7 @@ fn definition_row(storage: &Storage) -> Value {
     let mut row = storage.properties.clone();
     let mut set = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
     set("content", json!(storage.content));
-    // The digest of the whole file, which this world does not keep as text.
-    set("digest", json!(Config::default().digest()));
+    set("digest", json!(digest(storage)));
     set("storage", json!(storage.id));
     set("type", json!(storage.kind));
     if storage.shared {
@@ -127,6 +128,7 @@ pub fn content(call: &Call<'_>) -> Result<Answer, Answer> {
     let owner = call.text("vmid").parse::<u32>().ok();
     let may_see_all = call.allows(&format!("/storage/{}", storage.id), &["Datastore.Allocate"]);
     let mut rows = Rows::default();
+    super::volumes::rows(call, storage, &node.name, &mut rows);
     for guest in call.state.guests.values() {
         let elsewhere = !storage.shared && guest.node != node.name;
         let kind = if guest.kind == GuestKind::Qemu { "images" } else { "rootdir" };
@@ -141,13 +143,25 @@ pub fn content(call: &Call<'_>) -> Result<Answer, Answer> {
                 continue;
             }
             rows.push(&json!({
-                "content": kind, "ctime": EPOCH, "format": format_of(&drive.volume), "parent": null,
+                "content": kind, "ctime": EPOCH, "format": format_of(&drive.volume), "parent": base_of(&drive.volume),
                 "size": drive.size().unwrap_or(1 << 30), "used": drive.size().unwrap_or_default() / 3,
                 "vmid": guest.vmid, "volid": drive.volume,
             }));
         }
     }
     Ok(Answer::rows(rows))
+}
+
+/// The base image in the name of a linked clone's image: `103/base-103-disk-0.qcow2/105/vm-105-disk-0.qcow2`.
+fn base_of(volume: &str) -> Option<&str> {
+    let (_, name) = volume.split_once(':')?;
+    let end = name.find("/vm-")?;
+    let base = name.get(..end)?;
+    let base = base
+        .rsplit_once('/')
+        .filter(|(before, _)| before.contains("base-"))
+        .map_or(base, |(before, _)| before);
+    base.contains("base-").then_some(base)
 }
 
 fn matches(wanted: &str, kind: &str) -> bool {
@@ -159,4 +173,118 @@ fn format_of(volume: &str) -> &str {
         Some((_, extension @ ("qcow2" | "vmdk"))) => extension,
         _ => "raw",
     }
+}
+
+/// A definition's digest. PVE's is that of the whole file; a client can tell only that it changes.
+fn digest(storage: &Storage) -> String {
+    let Storage { id, kind, content, shared, nodes, disabled, properties, usage: _, usage_on: _ } = storage;
+    digest_of(&json!([id, kind, content, shared, nodes, disabled, properties]))
+}
+
+/// What each type of storage cannot be without.
+fn required(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "dir" | "btrfs" => &["path"],
+        "nfs" => &["server", "export"],
+        "cifs" => &["server", "share"],
+        "lvm" => &["vgname"],
+        "lvmthin" => &["vgname", "thinpool"],
+        "zfspool" => &["pool"],
+        "pbs" => &["server", "datastore"],
+        "glusterfs" => &["volume"],
+        "iscsi" | "iscsidirect" => &["portal", "target"],
+        "esxi" => &["server", "username"],
+        _ => &[],
+    }
+}
+
+/// Keys of a definition that this world keeps by themselves.
+const OWN: [&str; 8] = ["storage", "type", "content", "shared", "nodes", "disable", "delete", "digest"];
+
+fn property(act: &Act<'_>, name: &str, value: &str) -> Value {
+    act.typed(name, value)
+}
+
+/// `POST /storage`.
+pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let (id, kind) = (act.text("storage").to_owned(), act.text("type").to_owned());
+    if act.state.storages.contains_key(&id) {
+        return fail(format!("create storage failed: storage ID '{id}' already defined"));
+    }
+    if let Some(missing) = required(&kind).iter().find(|name| act.given(name).is_none()) {
+        return fail(format!("missing value for required option '{missing}'"));
+    }
+    let properties: Map<String, Value> =
+        act.settings(&OWN).iter().map(|(name, value)| (name.clone(), property(act, name, value))).collect();
+    let by_nature = matches!(
+        kind.as_str(),
+        "nfs" | "cifs" | "rbd" | "cephfs" | "pbs" | "iscsi" | "glusterfs" | "iscsidirect" | "zfs"
+    );
+    let default = if kind == "pbs" { "backup" } else { "images,rootdir" };
+    let storage = Storage {
+        id: id.clone(),
+        kind: kind.clone(),
+        content: act.given("content").unwrap_or(default).to_owned(),
+        shared: by_nature || act.flag("shared"),
+        nodes: act.given("nodes").map(|nodes| split_list(nodes).map(str::to_owned).collect()),
+        disabled: act.flag("disable"),
+        properties,
+        usage: crate::world::state::Usage { total: 100 << 30, used: 10 << 30 },
+        usage_on: Default::default(),
+    };
+    act.state.storages.insert(id.clone(), storage);
+    Ok(Answer::ok(json!({"storage": id, "type": kind})))
+}
+
+/// `PUT /storage/{storage}`. What makes a storage what it is cannot be changed.
+pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("storage").to_owned();
+    let Some(storage) = act.state.storages.get(&id) else {
+        return fail(format!("update storage failed: storage '{id}' does not exist"));
+    };
+    if act.given("digest").is_some_and(|given| given != digest(storage)) {
+        return fail(
+            "update storage failed: detected modified configuration - file changed by other user? Try again.",
+        );
+    }
+    let kind = storage.kind.clone();
+    let changes: Vec<(String, Value)> =
+        act.settings(&OWN).iter().map(|(name, value)| (name.clone(), property(act, name, value))).collect();
+    let (content, shared, disable, nodes) = (
+        act.given("content").map(str::to_owned),
+        act.given("shared").map(|flag| flag == "1"),
+        act.given("disable").map(|flag| flag == "1"),
+        act.given("nodes").map(|nodes| split_list(nodes).map(str::to_owned).collect()),
+    );
+    let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
+    if let Some(fixed) = deletes.iter().find(|key| required(&kind).contains(&key.as_str())) {
+        return fail(format!("update storage failed: unable to delete required option '{fixed}'"));
+    }
+    let Some(storage) = act.state.storages.get_mut(&id) else { return done() };
+    for key in deletes {
+        match key.as_str() {
+            "disable" => storage.disabled = false,
+            "nodes" => storage.nodes = None,
+            "shared" => storage.shared = false,
+            key => drop(storage.properties.remove(key)),
+        }
+    }
+    storage.properties.extend(changes);
+    storage.content = content.unwrap_or(std::mem::take(&mut storage.content));
+    storage.shared = shared.unwrap_or(storage.shared);
+    storage.disabled = disable.unwrap_or(storage.disabled);
+    storage.nodes = nodes.or(storage.nodes.take());
+    Ok(Answer::ok(json!({"storage": id, "type": kind})))
+}
+
+/// `DELETE /storage/{storage}`: the definition goes, what is on it stays.
+pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let id = act.text("storage").to_owned();
+    if act.state.storages.remove(&id).is_none() {
+        return fail(format!("delete storage failed: storage '{id}' does not exist"));
+    }
+    for pool in act.state.pools.values_mut() {
+        pool.storages.remove(&id);
+    }
+    done()
 }

@@ -179,3 +179,13 @@ fn issue(world: &World, user: &str) -> Answer {
     });
     Answer::ok(data)
 }
+
+/// A ticket of a user and the token that its writes need, without a login.
+pub(crate) fn issue_for(world: &World, user: &str) -> (String, String) {
+    (ticket(world, user), csrf_token(world, user))
+}
+
+/// The challenge of a second factor, without a login.
+pub(crate) fn challenge_for(world: &World, user: &str) -> String {
+    challenge(world, user)
+}

@@ -145,6 +145,8 @@ pub struct Token {
     pub privilege_separation: bool,
     /// Seconds since 1970 after which the token is refused; 0 means never.
     pub expire: u64,
+    /// What its maker wrote.
+    pub comment: Option<String>,
 }
 
 /// A user.
@@ -158,6 +160,14 @@ pub struct User {
     pub enabled: bool,
     /// The user's tokens by name.
     pub tokens: BTreeMap<String, Token>,
+    /// The groups the user is in.
+    pub groups: BTreeSet<String>,
+    /// `comment`, `email`, `firstname`, `lastname`, as they were given.
+    pub about: BTreeMap<String, String>,
+    /// Seconds since 1970 after which the user is refused; 0 means never.
+    pub expire: u64,
+    /// Second factors: id and description.
+    pub factors: Vec<(String, String)>,
 }
 
 /// One entry of the access control list: a role at a path, given to a user or a token.
@@ -178,8 +188,10 @@ pub struct Access {
     pub users: BTreeMap<String, User>,
     /// Roles by name.
     pub roles: BTreeMap<String, Privileges>,
-    /// Entries by path.
+    /// Entries by path. A group stands there as `@name`.
     pub acl: BTreeMap<String, Vec<AclEntry>>,
+    /// Groups by name, with their comment.
+    pub groups: BTreeMap<String, Option<String>>,
 }
 
 impl Access {
@@ -228,6 +240,7 @@ impl Access {
             users: BTreeMap::from([(ROOT.to_owned(), root)]),
             roles: roles.into_iter().map(|(name, set)| (name.to_owned(), set)).collect(),
             acl: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 
@@ -257,11 +270,22 @@ impl Access {
     fn roles_at<'a>(&'a self, who: &str, path: &str) -> BTreeMap<&'a str, bool> {
         let mut roles = BTreeMap::new();
         for (place, is_target) in ancestors(path) {
-            let entries = self.acl.get(place).into_iter().flatten();
-            let found: BTreeMap<&str, bool> = entries
-                .filter(|entry| entry.who == who && (is_target || entry.propagate))
+            let counts = |entry: &&AclEntry| is_target || entry.propagate;
+            let entries = || self.acl.get(place).into_iter().flatten().filter(counts);
+            let mut found: BTreeMap<&str, bool> = entries()
+                .filter(|entry| entry.who == who)
                 .map(|entry| (entry.role.as_str(), entry.propagate))
                 .collect();
+            // A user's own entry beats those of the user's groups at the same path.
+            if found.is_empty() {
+                let in_group = |entry: &&AclEntry| {
+                    let groups = self.users.get(who).map(|user| &user.groups);
+                    let group = entry.who.strip_prefix('@');
+                    group.is_some_and(|group| groups.is_some_and(|groups| groups.contains(group)))
+                };
+                found =
+                    entries().filter(in_group).map(|entry| (entry.role.as_str(), entry.propagate)).collect();
+            }
             if !found.is_empty() {
                 roles = found;
             }

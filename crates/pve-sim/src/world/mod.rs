@@ -4,17 +4,19 @@ pub mod access;
 pub mod config;
 mod demo;
 mod generate;
-mod ids;
+pub(crate) mod ids;
 mod mutate;
+mod parts;
 mod spec;
 pub mod state;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use generate::{AUDIT_TOKEN, POOL_TOKEN, ROOT_TOKEN, TFA_USER};
 pub(crate) use ids::{fingerprint, quick_fraction};
+pub(crate) use mutate::insert_token;
 pub use spec::WorldSpec;
 use state::{EPOCH, State};
 
@@ -79,12 +81,22 @@ pub struct World {
     state: RwLock<State>,
     live: AtomicBool,
     clock_skew: AtomicI64,
+    /// The factor for the time that tasks take, as the bits of a float.
+    time_scale: AtomicU64,
+    /// The millisecond at which the next running task ends.
+    next_due: AtomicU64,
 }
 
 impl World {
     /// A world with exactly this state.
     pub fn from_state(state: State) -> Self {
-        Self { state: RwLock::new(state), live: AtomicBool::new(false), clock_skew: AtomicI64::new(0) }
+        Self {
+            state: RwLock::new(state),
+            live: AtomicBool::new(false),
+            clock_skew: AtomicI64::new(0),
+            time_scale: AtomicU64::new(0f64.to_bits()),
+            next_due: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// A generated world; the same specification gives the same world.
@@ -116,6 +128,39 @@ impl World {
     pub fn now(&self) -> u64 {
         let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         machine.saturating_add_signed(self.clock_skew.load(Ordering::Relaxed))
+    }
+
+    /// The cluster's time in milliseconds since 1970.
+    pub(crate) fn now_in_milliseconds(&self) -> u64 {
+        let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
+        let skew = self.clock_skew.load(Ordering::Relaxed).saturating_mul(1000);
+        u64::try_from(machine).unwrap_or(u64::MAX).saturating_add_signed(skew)
+    }
+
+    /// Sets how long tasks take: 0 lets each end before its request is answered, 1 lets them take a genuine time.
+    pub fn set_time_scale(&self, scale: f64) {
+        self.time_scale.store(scale.max(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn time_scale(&self) -> f64 {
+        f64::from_bits(self.time_scale.load(Ordering::Relaxed))
+    }
+
+    /// Ends the running tasks whose time has come.
+    pub(crate) fn settle(&self) {
+        let now = self.now_in_milliseconds();
+        if self.next_due.load(Ordering::Acquire) <= now {
+            self.update(|state| {
+                crate::work::settle(state, now);
+                self.note_due(state);
+            });
+        }
+    }
+
+    /// Remembers when the next task ends, so that reading need not look.
+    pub(crate) fn note_due(&self, state: &State) {
+        let running = state.tasks.iter().rev().filter(|task| task.exit.is_none()).map(|task| task.due);
+        self.next_due.store(running.min().unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// The moment that metrics are computed for: none unless they are live.

@@ -103,6 +103,8 @@ impl World {
                 description: description.to_owned(),
                 time,
                 with_memory: false,
+                parent: None,
+                config: None,
             };
             guest.snapshots.push(snapshot);
             guest.config.set("parent", name);
@@ -362,7 +364,7 @@ fn node_mut<'a>(state: &'a mut State, node: &str) -> Result<&'a mut Node, WorldE
 }
 
 /// Adds a token and its user where there is none.
-pub(super) fn insert_token(
+pub(crate) fn insert_token(
     state: &mut State,
     user: &str,
     name: &str,
@@ -375,7 +377,10 @@ pub(super) fn insert_token(
         tokens: BTreeMap::new(),
         ..User::default()
     });
-    owner.tokens.insert(name.to_owned(), Token { secret: secret.clone(), privilege_separation, expire: 0 });
+    owner.tokens.insert(
+        name.to_owned(),
+        Token { secret: secret.clone(), privilege_separation, expire: 0, comment: None },
+    );
     Credential { id, secret }
 }
 
@@ -420,7 +425,18 @@ pub(super) fn create(state: &mut State, spec: GuestSpec) -> Result<u32, WorldErr
     }
     state.created += 1;
     let (pool, ha) = (pool.map(Into::into), ha.map(Into::into));
-    let guest = Guest { vmid, kind, node, power, config, pool, ha, snapshots: Vec::new(), cpu_load };
+    let guest = Guest {
+        vmid,
+        kind,
+        node,
+        power,
+        config,
+        pool,
+        ha,
+        snapshots: Vec::new(),
+        cpu_load,
+        pending: Vec::new(),
+    };
     state.guests.insert(vmid, guest);
     Ok(vmid)
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::config::{self, Config, ConfigValue, Drive};
+pub use super::parts::{Firewall, Task, Volume, Work};
 
 /// The second since 1970 at which generated worlds stand (21 November 2026): creation times and next runs refer to it.
 pub const EPOCH: u64 = 1_795_247_800;
@@ -61,6 +62,10 @@ pub struct Snapshot {
     pub time: u64,
     /// Whether it holds the memory.
     pub with_memory: bool,
+    /// The snapshot it was taken after; `None` is the one before it in the list.
+    pub parent: Option<String>,
+    /// The configuration at that time; `None` is the present one.
+    pub config: Option<Config>,
 }
 
 /// A guest.
@@ -84,9 +89,58 @@ pub struct Guest {
     pub snapshots: Vec<Snapshot>,
     /// The share of its CPUs in use (0 to 1); `None` derives one from the vmid.
     pub cpu_load: Option<f64>,
+    /// What changes at the next start: a value, or `None` for a key that goes.
+    pub pending: Vec<(String, Option<ConfigValue>)>,
 }
 
 impl Guest {
+    /// The digest of the whole file: pending changes and snapshots are part of it.
+    pub fn digest(&self) -> String {
+        if self.pending.is_empty() && self.snapshots.is_empty() {
+            return self.config.digest();
+        }
+        let mut whole = self.config.clone();
+        for (key, value) in &self.pending {
+            whole.set(format!("[pending]{key}"), value.clone().unwrap_or_else(|| "delete".into()));
+        }
+        for snapshot in &self.snapshots {
+            let Snapshot { name, description, time, with_memory, parent, config } = snapshot;
+            let taken = config.as_ref().map(Config::digest).unwrap_or_default();
+            let text = format!("{description}{time}{with_memory}{parent:?}{taken}");
+            whole.set(format!("[{name}]"), text);
+        }
+        whole.digest()
+    }
+
+    /// The configuration with the pending changes as if they were applied: what PVE shows unless asked otherwise.
+    pub fn config_to_be(&self) -> Config {
+        let mut config = self.config.clone();
+        for (key, value) in &self.pending {
+            match value {
+                Some(value) => config.set(key.clone(), value.clone()),
+                None => {
+                    config.remove(key);
+                }
+            }
+        }
+        config
+    }
+
+    /// The parent of each snapshot: the one it says, or the one before it.
+    pub fn parents(&self) -> Vec<Option<String>> {
+        let before = |at: usize| at.checked_sub(1).and_then(|at| self.snapshots.get(at));
+        let parent = |(at, snapshot): (usize, &Snapshot)| {
+            let told = snapshot.config.is_some() || snapshot.parent.is_some();
+            if told { snapshot.parent.clone() } else { before(at).map(|before| before.name.clone()) }
+        };
+        self.snapshots.iter().enumerate().map(parent).collect()
+    }
+
+    /// The lock that an operation holds.
+    pub fn lock(&self) -> Option<Cow<'_, str>> {
+        self.config.text("lock")
+    }
+
     /// `name` of a VM, `hostname` of a container; PVE makes one up where it is unset.
     pub fn name(&self) -> Cow<'_, str> {
         let (key, made_up) = match self.kind {
@@ -321,6 +375,42 @@ pub struct State {
     pub access: Access,
     /// The cluster's certification authority, once a server runs.
     pub ca_certificate: Option<String>,
+    /// Tasks, the oldest first.
+    pub tasks: Vec<Task>,
+    /// Process numbers given to tasks so far.
+    pub processes: u32,
+    /// Datacenter options as answers show them.
+    pub options: Map<String, Value>,
+    /// Firewalls by place: `cluster`, `node/NAME`, `guest/VMID`, `group/NAME`.
+    pub firewalls: BTreeMap<String, Firewall>,
+    /// What HA knows of its resources beside their state, by `vm:100` or `ct:100`.
+    pub ha_settings: BTreeMap<String, Map<String, Value>>,
+    /// What HA does at the moment, by resource; a resource that is absent is in the state asked for.
+    pub ha_doing: BTreeMap<String, String>,
+    /// Milliseconds that HA takes longer than it should.
+    pub ha_lag: u64,
+    /// Whether HA's manager has begun its work: then its master and node agents show.
+    pub ha_active: bool,
+    /// HA groups by name.
+    pub ha_groups: BTreeMap<String, Map<String, Value>>,
+    /// Replication jobs by name, `100-0`.
+    pub replication: BTreeMap<String, Map<String, Value>>,
+    /// Nodes' own settings: `description`, `wakeonlan`, …
+    pub node_settings: BTreeMap<String, Map<String, Value>>,
+    /// Interfaces of nodes whose network is not the generated one.
+    pub interfaces: BTreeMap<String, BTreeMap<String, Map<String, Value>>>,
+    /// Edits of a node's network that wait for a reload: one shared file per node.
+    pub staged_interfaces: BTreeMap<String, BTreeMap<String, Map<String, Value>>>,
+    /// Volumes that no guest's configuration mentions: images, ISO files, templates, backups.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Nodes that are listed online and yet cannot be reached, with the reason that a request to them gives.
+    pub unreachable: BTreeMap<String, String>,
+    /// Lines of the cluster's log.
+    pub log: Vec<Map<String, Value>>,
+    /// How many of the points of a time series lie before the first measurement.
+    pub unmeasured_points: u64,
+    /// Nodes that start from a BIOS rather than from EFI.
+    pub legacy_boot: BTreeSet<String>,
 }
 
 impl State {
@@ -338,6 +428,27 @@ impl State {
             jobs: BTreeMap::new(),
             access: Access::fresh(),
             ca_certificate: None,
+            tasks: Vec::new(),
+            processes: 0,
+            options: Map::from_iter(
+                [("console", "html5"), ("keyboard", "en-us"), ("mac_prefix", "BC:24:11")]
+                    .map(|(key, value)| (key.to_owned(), Value::from(value))),
+            ),
+            firewalls: BTreeMap::new(),
+            ha_settings: BTreeMap::new(),
+            ha_doing: BTreeMap::new(),
+            ha_lag: 0,
+            ha_active: false,
+            ha_groups: BTreeMap::new(),
+            replication: BTreeMap::new(),
+            node_settings: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            staged_interfaces: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            log: Vec::new(),
+            unmeasured_points: 60,
+            legacy_boot: BTreeSet::new(),
         }
     }
 
