@@ -44,7 +44,7 @@ static OWN: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(
 /// The key of a label that pvegraph itself writes, by its exact name: other tools have labels that begin alike. The lease is
 /// none of them: it is the state of a running process.
 pub fn own_key(label: &str) -> Option<Vec<&'static str>> {
-    ["Proxmox","Desired"].iter().any(|p| label.starts_with(p)).then(|| vec!["id"]).or(OWN.get(label).cloned())
+    OWN.get(label).cloned()
 }
 
 /// Nodes or relationships for each statement, in both directions: a few megabytes at most.

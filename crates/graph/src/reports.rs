@@ -49,14 +49,12 @@ pub struct InvalidReport {
 /// A parameter whose value is of another kind than the report compares with. The store would not refuse it: the comparison
 /// gives null, and with it an answer without rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("parameter {name:?} of report {code} is a {wanted}, such as {default}, and not the {found} {value}")]
+#[error("parameter {name:?} of report {code} is a {wanted}, and not the {found}")]
 pub struct InvalidParam {
     code: String,
     name: String,
-    wanted: &'static str,
-    default: String,
-    found: &'static str,
-    value: String,
+    wanted: String,
+    found: String,
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -132,10 +130,8 @@ impl Report {
                 return Err(InvalidParam {
                     code: self.code.clone(),
                     name: name.clone(),
-                    wanted: kind(default),
-                    default: default.to_string(),
-                    found: kind(value),
-                    value: value.to_string(),
+                    wanted: format!("{}, such as {default}", kind(default)),
+                    found: format!("{} {value}", kind(value)),
                 });
             }
         }

@@ -48,7 +48,7 @@ pub enum IdentityError {
     BadName(#[from] pvegraph_inventory::InvalidClusterId),
     /// The graph knows another cluster by that name.
     #[error(
-        "the graph knows another cluster as {id:?}: its certificate authority was {known} and is {found} now. Give this one a `name` \
+        "the graph knows another cluster as \"{id}\": its certificate authority was {known} and is {found} now. Give this one a `name` \
          of its own under its [[clusters]]; if it is the same cluster with a new authority, run once with \
          --accept-new-authority {id}"
     )]
@@ -62,7 +62,7 @@ pub enum IdentityError {
     },
     /// The graph knows this cluster by another name.
     #[error(
-        "the graph knows this cluster as {known_as:?}, and as {id:?} it would be in it twice: set name = {known_as:?} under its \
+        "the graph knows this cluster as {known_as:?}, and as \"{id}\" it would be in it twice: set name = {known_as:?} under its \
          [[clusters]]; to rename it, remove the old one first (pvegraph reset --cluster {known_as})"
     )]
     Renamed {
@@ -71,18 +71,9 @@ pub enum IdentityError {
         /// The one that the graph knows.
         known_as: String,
     },
-    /// Whether it is the cluster that the graph knows by its identifier can't be told.
-    #[error(
-        "the certificate authority of cluster {id:?} could not be read from any node, so that it can't be told from another cluster of \
-         that name: look at /nodes/NODE/certificates/info, then sync again"
-    )]
-    Unconfirmed {
-        /// The identifier.
-        id: ClusterId,
-    },
     /// Two configured clusters are the same one, or have the same name.
     #[error(
-        "two of the configured clusters are {id:?}: give one of them another `name`, or list their endpoints under one [[clusters]]"
+        "two of the configured clusters are \"{id}\": give one of them another `name`, or list their endpoints under one [[clusters]]"
     )]
     Twice {
         /// The identifier.
@@ -125,11 +116,11 @@ pub(crate) async fn own_authority(client: &PveClient, nodes: &[Node]) -> Option<
     None
 }
 
-/// Refuses a cluster that is another one than the graph knows by its identifier, one that the graph knows by another identifier, and
-/// one that can't be told from another. `known`: the authorities in the graph by cluster.
+/// Refuses a cluster that is another one than the graph knows by its identifier, and one that the graph knows by another identifier.
+/// `known`: the authorities in the graph by cluster. What either side does not know proves nothing.
 ///
 /// # Errors
-/// [`IdentityError::Another`], [`IdentityError::Renamed`], [`IdentityError::Unconfirmed`].
+/// [`IdentityError::Another`], [`IdentityError::Renamed`].
 pub fn check(cluster: &Cluster, known: &BTreeMap<String, String>) -> Result<(), IdentityError> {
     let id = cluster.id.clone();
     match (known.get(id.as_str()), &cluster.ca_fingerprint) {
@@ -137,12 +128,12 @@ pub fn check(cluster: &Cluster, known: &BTreeMap<String, String>) -> Result<(), 
         (Some(known), Some(found)) => {
             Err(IdentityError::Another { id, known: known.clone(), found: found.clone() })
         }
-        (Some(_), None) => Err(IdentityError::Unconfirmed { id }),
+        // Nothing is swept in such a run: its scope is partial.
+        (_, None) => Ok(()),
         (None, Some(found)) => match known.iter().find(|(_, authority)| *authority == found) {
             Some((other, _)) => Err(IdentityError::Renamed { id, known_as: other.clone() }),
             None => Ok(()),
         },
-        (None, None) => Ok(()),
     }
 }
 
@@ -168,9 +159,11 @@ mod tests {
         assert!(check(&cluster(Some("A")), &rig("A")).is_ok());
         assert!(check(&cluster(Some("A")), &BTreeMap::new()).is_ok());
         assert!(check(&cluster(None), &other).is_ok());
-        let refused = |authority, known: &BTreeMap<String, String>| check(&cluster(authority), known).unwrap_err().to_string();
+        let refused = |authority, known: &BTreeMap<String, String>| {
+            check(&cluster(authority), known).unwrap_err().to_string()
+        };
         assert!(refused(Some("B"), &rig("A")).contains("--accept-new-authority rig"));
-        assert!(refused(None, &rig("A")).contains("could not be read"));
+        assert!(check(&cluster(None), &rig("A")).is_ok());
         assert!(refused(Some("A"), &other).contains("name = \"old\""));
     }
 }

@@ -12,7 +12,7 @@ use pvegraph_inventory::{ClusterId, Collector, Completeness, NodeStatus, Scope, 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::crawl::{Crawl, chain, Note, Survey, SurveyError, Unit};
+use crate::crawl::{Crawl, Note, Survey, SurveyError, Unit, chain};
 use crate::identity::{self, IdentityError};
 use crate::load::{Loader, now};
 use crate::sweep::{Evidence, Guard, Kept, StaleGuest};
