@@ -32,6 +32,7 @@
 
 mod answer;
 mod api;
+mod control;
 mod counters;
 mod faults;
 mod recorded;
@@ -56,7 +57,9 @@ pub use world::state::{
     BackupJob, EPOCH, Firewall, Guest, GuestKind, GuestSpec, Node, Pool, Power, Selection, Snapshot, State,
     Storage, Task, Usage, Volume, Work,
 };
-pub use world::{AUDIT_TOKEN, Credential, POOL_TOKEN, ROOT_TOKEN, TFA_USER, World, WorldError, WorldSpec};
+pub use world::{
+    AUDIT_TOKEN, Credential, POOL_TOKEN, ROOT_TOKEN, TFA_USER, World, WorldError, WorldFileError, WorldSpec,
+};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
