@@ -359,3 +359,15 @@ fn pools_give_their_guests_up_only_if_told_so() {
     assert_eq!(refused(&world, "DELETE", "/pools", &[("poolid", "b")]).0, 500);
     ok(&world, "DELETE", "/pools", &[("poolid", "a")]);
 }
+
+#[test]
+fn collections_keep_what_is_written() {
+    let world = world();
+    ok(&world, "POST", "/cluster/sdn/zones", &[("zone", "lab"), ("type", "simple")]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones/lab", &[])["type"], "simple");
+    ok(&world, "PUT", "/cluster/sdn/zones/lab", &[("mtu", "1450")]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones", &[])[0]["mtu"], 1450);
+    assert_eq!(refused(&world, "POST", "/cluster/sdn/zones", &[("zone", "lab"), ("type", "simple")]).0, 500);
+    ok(&world, "DELETE", "/cluster/sdn/zones/lab", &[]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones", &[]), json!([]));
+}

@@ -152,6 +152,7 @@ impl Maker<'_> {
             "/pools" | "/pools/{poolid}" => self.pools(),
             _ if template.contains("/firewall") => self.firewall_answer(&data),
             _ if template.starts_with("/access") => self.access(&data),
+            _ if template.starts_with("/cluster/") => self.collection(&data),
             _ => {}
         }
     }
@@ -784,6 +785,30 @@ impl Maker<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Entries of a collection that is only kept.
+    fn collection(&mut self, data: &Value) {
+        let names = ["zone", "vnet", "controller", "ipam", "dns", "plugin", "id", "name"];
+        match self.template.rsplit_once("/{") {
+            Some((base, name)) => {
+                let name = name.trim_end_matches('}');
+                let (base, id) = (base.to_owned(), self.parameter(name).to_owned());
+                let entry = Value::Object(without(data, &[name, "digest"]));
+                self.state.collections.entry(base).or_default().insert(id, entry);
+            }
+            None => {
+                for row in self.rows() {
+                    let Some(name) = names.iter().find(|name| row.get(**name).is_some_and(Value::is_string))
+                    else {
+                        continue;
+                    };
+                    let entry = Value::Object(without(&row, &[name, "digest"]));
+                    let base = self.template.to_owned();
+                    self.state.collections.entry(base).or_default().insert(text(&row, name), entry);
+                }
+            }
         }
     }
 

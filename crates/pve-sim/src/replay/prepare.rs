@@ -409,6 +409,10 @@ impl Maker<'_> {
         if flag("todisk") {
             guest.power = Power::Running;
         }
+        // Another node clones what it can see: the disks are on shared storage.
+        if verb == "clone" && ok && given("target").is_some_and(|target| target != node) {
+            self.ensure_storage("local").shared = true;
+        }
         if matches!(verb.as_str(), "move_disk" | "move_volume") {
             self.ensure_storage("elsewhere");
         }
@@ -625,6 +629,13 @@ impl Maker<'_> {
         if template.starts_with("/cluster/backup/{id}") && !absent {
             let job = answers_job(&text(self, "id"));
             self.state.jobs.insert(job.id.clone(), job);
+        }
+        for name in ["zone", "vnet", "controller", "ipam", "dns", "id", "name"] {
+            let base = template.strip_suffix(&format!("/{{{name}}}"));
+            if let (Some(base), Some(id)) = (base, has(name).filter(|_| !absent)) {
+                let entry = serde_json::json!({});
+                self.state.collections.entry(base.to_owned()).or_default().insert(id, entry);
+            }
         }
         if let Some(name) = has("iface").filter(|_| !absent) {
             let row = [("type", "bridge"), ("method", "manual")]

@@ -198,6 +198,20 @@ impl Maker<'_> {
             let target = self.parameter("target").to_owned();
             self.ensure_node(&target);
         }
+        if let Some(vmid) =
+            groups(r"(?:VM|CT) (\d+) already exists", &errors).and_then(|found| found.into_iter().next())
+        {
+            self.ensure_guest(GuestKind::Qemu, vmid.parse().unwrap_or_default(), &node);
+        }
+        if let Some(storage) =
+            first(r"you can't move to the same storage").map(|_| self.parameter("storage").to_owned())
+        {
+            let key = self.parameter("disk").to_owned();
+            self.ensure_storage(&storage);
+            if let Some(guest) = self.path_guest() {
+                guest.config.set(key, format!("{storage}:1/vm-1-disk-0.raw,size=1G"));
+            }
+        }
         if errors.contains("Token already exists") {
             let (user, token) = (self.parameter("userid").to_owned(), self.parameter("tokenid").to_owned());
             crate::world::insert_token(&mut self.state, &user, &token, true);

@@ -407,6 +407,8 @@ pub struct State {
     pub unreachable: BTreeMap<String, String>,
     /// Lines of the cluster's log.
     pub log: Vec<Map<String, Value>>,
+    /// Collections that the simulator only keeps, by the path of their list: entries by name.
+    pub collections: BTreeMap<String, Map<String, Value>>,
     /// How many of the points of a time series lie before the first measurement.
     pub unmeasured_points: u64,
     /// Nodes that start from a BIOS rather than from EFI.
@@ -447,6 +449,7 @@ impl State {
             volumes: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             log: Vec::new(),
+            collections: BTreeMap::new(),
             unmeasured_points: 60,
             legacy_boot: BTreeSet::new(),
         }
