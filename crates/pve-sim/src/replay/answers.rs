@@ -69,7 +69,10 @@ impl Maker<'_> {
                 self.guest_state(&data);
             }
             "/nodes/{node}/qemu/{vmid}/config" | "/nodes/{node}/lxc/{vmid}/config" => {
-                if let Some(guest) = self.path_guest() {
+                if !self.parameter("snapshot").is_empty() {
+                    let name = self.parameter("snapshot").to_owned();
+                    self.snapshot_config(&name, &data);
+                } else if let Some(guest) = self.path_guest() {
                     guest.config = config_of(&object(&data), &["digest"]);
                 }
             }
@@ -81,7 +84,8 @@ impl Maker<'_> {
             "/nodes/{node}/qemu/{vmid}/snapshot" | "/nodes/{node}/lxc/{vmid}/snapshot" => self.snapshots(),
             "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config"
             | "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/config" => {
-                self.snapshot_config(&data);
+                let name = self.parameter("snapname").to_owned();
+                self.snapshot_config(&name, &data);
             }
             "/nodes/{node}/qemu/{vmid}/migrate" => self.preconditions(&data),
             "/nodes/{node}/lxc/{vmid}/interfaces" => self.interfaces(),
@@ -367,12 +371,11 @@ impl Maker<'_> {
         }
     }
 
-    fn snapshot_config(&mut self, data: &Value) {
-        let name = self.parameter("snapname").to_owned();
+    fn snapshot_config(&mut self, name: &str, data: &Value) {
         let config = config_of(&object(data), &["snaptime", "parent", "description", "digest"]);
         let Some(guest) = self.path_guest() else { return };
         guest.snapshots = vec![Snapshot {
-            name,
+            name: name.to_owned(),
             description: text(data, "description"),
             time: data["snaptime"].as_u64().unwrap_or_default(),
             with_memory: data.get("vmstate").is_some(),
