@@ -9,7 +9,7 @@
 //! | `GET /sim/faults` | the rules in force, by number |
 //! | `POST /sim/faults` | adds a rule: `{"path": "/nodes/pve1", "fault": "status", "status": 500, "reason": "x", "times": 2}` |
 //! | `DELETE /sim/faults`, `DELETE /sim/faults/3` | removes all rules, or one |
-//! | `POST /sim/world` | `{"node": "pve2", "online": false}`, `{"vmid": 100, "lock": "backup"}`, `{"clock": 60}`, `{"ha_lag": 5000}`, `{"time_scale": 0.1}` |
+//! | `POST /sim/world` | `{"node": "pve2", "online": false}`, `{"vmid": 100, "lock": "backup"}`, `{"clock": 60}`, `{"ha_lag": 5000}`, `{"next_exit": "WARNINGS: 1"}`, `{"time_scale": 0.1}` |
 //!
 //! A rule's `fault` is one of `latency` and `jitter` (`milliseconds`), `status` and `bare-status` (`status`, `reason`),
 //! `drop`, `truncate` (`bytes`), `html`, `hang`, `lose-answer`, `take-vmid`. With `"exact": true` it strikes its path alone,
@@ -129,6 +129,10 @@ fn change(world: &World, asked: &Value) -> Result<(), String> {
         world.update(|state| state.ha_lag = milliseconds);
         known = true;
     }
+    if let Some(exit) = asked["next_exit"].as_str() {
+        world.set_next_exit(exit);
+        known = true;
+    }
     if let Some(scale) = asked["time_scale"].as_f64() {
         world.set_time_scale(scale);
         known = true;
@@ -136,6 +140,6 @@ fn change(world: &World, asked: &Value) -> Result<(), String> {
     if known {
         Ok(())
     } else {
-        Err("nothing to change: node with online, vmid, clock, ha_lag or time_scale".to_owned())
+        Err("nothing to change: node with online, vmid, clock, ha_lag, next_exit or time_scale".to_owned())
     }
 }

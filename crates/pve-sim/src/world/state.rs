@@ -387,6 +387,8 @@ pub struct State {
     pub ha_settings: BTreeMap<String, Map<String, Value>>,
     /// What HA does at the moment, by resource; a resource that is absent is in the state asked for.
     pub ha_doing: BTreeMap<String, String>,
+    /// The exit status of the next task that would succeed: it does its work all the same.
+    pub next_exit: Option<String>,
     /// Milliseconds that HA takes longer than it should.
     pub ha_lag: u64,
     /// Whether HA's manager has begun its work: then its master and node agents show.
@@ -439,6 +441,7 @@ impl State {
             firewalls: BTreeMap::new(),
             ha_settings: BTreeMap::new(),
             ha_doing: BTreeMap::new(),
+            next_exit: None,
             ha_lag: 0,
             ha_active: false,
             ha_groups: BTreeMap::new(),
