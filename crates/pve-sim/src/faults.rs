@@ -42,6 +42,12 @@ pub enum Fault {
     },
     /// The answer never comes.
     Hang,
+    /// The answer comes up to that much later, each time by another share of it.
+    Jitter(Duration),
+    /// The request is done, and then the connection is closed without an answer.
+    LoseAnswer,
+    /// Just before the request is looked at, somebody else takes the number that it asks for (`newid`, else `vmid`).
+    TakeVmid,
 }
 
 /// A fault with the paths that it strikes and the number of times.
@@ -106,6 +112,11 @@ impl Faults {
     /// Removes all rules. Requests that hang already go on hanging.
     pub fn clear(&self) {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The rules in force with their numbers.
+    pub(crate) fn list(&self) -> Vec<(u64, FaultRule)> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The faults that strike this request; each counts as one time of its rule.

@@ -37,6 +37,9 @@ struct Arguments {
     /// Serve the demonstration estate
     #[arg(long, conflicts_with_all = ["nodes", "guests", "storages", "seed", "name", "standalone", "recorded"])]
     demo: bool,
+    /// Serve the world of this file, TOML or JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "guests", "storages", "seed", "name", "standalone", "demo", "recorded"])]
+    world: Option<PathBuf>,
     /// Serve recorded answers from this file instead; any token will do
     #[arg(long, value_name = "FILE")]
     recorded: Option<PathBuf>,
@@ -111,7 +114,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             (SimServer::start_recorded(estate, options).await?, None)
         }
         None => {
-            let world = World::generate(&spec(&arguments));
+            let world = match &arguments.world {
+                Some(file) => World::from_file(file)?,
+                None => World::generate(&spec(&arguments)),
+            };
             world.set_live_metrics(arguments.live_metrics);
             let credential = world.credential(ROOT_TOKEN);
             (SimServer::start(world, options).await?, credential)
@@ -135,6 +141,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 const CA_FILE: &str = "ca.pem";
+const PASSWORD_FILE: &str = "user.password";
+/// A user of every generated world who may do everything.
+const ADMIN: &str = "admin@pve";
 const SECRET_FILE: &str = "token.secret";
 
 fn spec(arguments: &Arguments) -> WorldSpec {
@@ -171,6 +180,14 @@ fn announce(
         writeln!(out, "url {} node {} fingerprint {}", endpoint.url, endpoint.node, endpoint.fingerprint)?;
     }
     writeln!(out, "ca-file {}", ca.display())?;
+    if let Some(world) = server.world()
+        && let Some(password) = world.password(ADMIN)
+    {
+        let file = directory.join(PASSWORD_FILE);
+        write(&file, &format!("{password}\n")).map_err(explain)?;
+        writeln!(out, "user-id {ADMIN}")?;
+        writeln!(out, "user-password-file {}", file.display())?;
+    }
     if let Some(credential) = credential {
         let secret = directory.join(SECRET_FILE);
         write(&secret, &format!("{}\n", credential.secret)).map_err(explain)?;

@@ -25,11 +25,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::SimError;
 use crate::answer::{Answer, Body};
 use crate::api::{self, Request};
+use crate::control;
 use crate::counters::Counters;
 use crate::faults::{Fault, Faults, replace};
 use crate::recorded::RecordedEstate;
 use crate::tls::{Authority, Identity};
-use crate::world::World;
+use crate::world::state::GuestSpec;
+use crate::world::{World, quick_fraction};
 
 /// The port of PVE's API.
 pub const PVE_PORT: u16 = 8006;
@@ -298,6 +300,7 @@ async fn connection(
         return;
     }
     let _ = stream.set_nodelay(true);
+    let from_here = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -307,7 +310,7 @@ async fn connection(
     };
     let service = service_fn(|request: http::Request<Incoming>| {
         let (node, shared) = (Arc::clone(&node), Arc::clone(&shared));
-        async move { respond(request, &node, &shared).await }
+        async move { respond(request, &node, &shared, from_here).await }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -340,12 +343,23 @@ async fn respond(
     request: http::Request<Incoming>,
     node: &str,
     shared: &Shared,
+    from_here: bool,
 ) -> Result<Response<HttpBody>, Dropped> {
     if !node_is_up(shared, node) {
         return Err(Dropped);
     }
     let path = request.uri().path().to_owned();
     let decoded = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
+    if decoded.starts_with("/sim/") && from_here {
+        let method = request.method().as_str().to_owned();
+        let bytes = to_bytes(HttpBody::new(request.into_body()), MOST_BODY).await.unwrap_or_default();
+        let world = match &shared.backend {
+            Backend::World(world) => Some(world.as_ref()),
+            Backend::Recorded(_) => None,
+        };
+        let answer = control::answer(&method, &decoded, &bytes, &shared.faults, &shared.counters, world);
+        return Ok(http_response(answer));
+    }
     let Some((format, path)) = split_format(&decoded) else {
         return Ok(http_response(Answer::bare(500, format!("no such file '{decoded}'"))));
     };
@@ -358,6 +372,10 @@ async fn respond(
     for fault in &faults {
         match fault {
             Fault::Latency(delay) => tokio::time::sleep(*delay).await,
+            Fault::Jitter(most) => {
+                let turn = u32::try_from(shared.counters.total() % 1_000_000).unwrap_or_default();
+                tokio::time::sleep(most.mul_f64(quick_fraction(0, turn, 99))).await;
+            }
             Fault::Hang => std::future::pending().await,
             Fault::Drop => return Err(Dropped),
             _ => {}
@@ -371,8 +389,14 @@ async fn respond(
     });
     let mut answer = match instead {
         Some(answer) => answer,
-        None => answer(request, &path, node, shared).await,
+        None => {
+            let takes = faults.iter().any(|fault| matches!(fault, Fault::TakeVmid));
+            answer(request, &path, node, shared, takes).await
+        }
     };
+    if faults.iter().any(|fault| matches!(fault, Fault::LoseAnswer)) {
+        return Err(Dropped);
+    }
     if wrapped {
         answer = wrap(answer);
     }
@@ -413,12 +437,32 @@ fn wrap(answer: Answer) -> Answer {
 }
 
 /// The answer of the backend: methods that PVE does not know first, then authentication, then the API.
-async fn answer(request: http::Request<Incoming>, path: &str, node: &str, shared: &Shared) -> Answer {
+async fn answer(
+    request: http::Request<Incoming>,
+    path: &str,
+    node: &str,
+    shared: &Shared,
+    takes_vmid: bool,
+) -> Answer {
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(HttpBody::new(body), MOST_BODY).await else {
         return Answer::bare(413, "for data too large");
     };
+    if let Backend::World(world) = &shared.backend
+        && takes_vmid
+    {
+        take_vmid(world, &body_parameters(&parts.headers, &bytes).unwrap_or_default(), node);
+    }
     exchange(&parts, &bytes, path, node, &shared.backend, shared.ticket_lifetime)
+}
+
+/// Somebody else is faster: the number that a request asks for is taken.
+fn take_vmid(world: &World, parameters: &[(String, String)], node: &str) {
+    let wanted = |name: &str| parameters.iter().find(|(have, _)| have == name)?.1.parse().ok();
+    if let Some(vmid) = wanted("newid").or_else(|| wanted("vmid")) {
+        // A number that is taken already stays so.
+        let _ = world.add_guest(GuestSpec::qemu(vmid, "somebody-elses").node(node));
+    }
 }
 
 /// A request that has come in whole, answered: methods that PVE does not know first, then authentication, then the API.

@@ -75,6 +75,7 @@ fn all_paths(world: &World) -> Vec<(&'static str, String)> {
                     "dump" => "?type=user",
                     "exec-status" => "?pid=1",
                     "file-read" => "?file=/x",
+                    "changelog" => "?name=pve-manager",
                     _ => "",
                 });
             }

@@ -359,3 +359,31 @@ fn pools_give_their_guests_up_only_if_told_so() {
     assert_eq!(refused(&world, "DELETE", "/pools", &[("poolid", "b")]).0, 500);
     ok(&world, "DELETE", "/pools", &[("poolid", "a")]);
 }
+
+#[test]
+fn collections_keep_what_is_written() {
+    let world = world();
+    ok(&world, "POST", "/cluster/sdn/zones", &[("zone", "lab"), ("type", "simple")]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones/lab", &[])["type"], "simple");
+    ok(&world, "PUT", "/cluster/sdn/zones/lab", &[("mtu", "1450")]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones", &[])[0]["mtu"], 1450);
+    assert_eq!(refused(&world, "POST", "/cluster/sdn/zones", &[("zone", "lab"), ("type", "simple")]).0, 500);
+    ok(&world, "DELETE", "/cluster/sdn/zones/lab", &[]);
+    assert_eq!(ok(&world, "GET", "/cluster/sdn/zones", &[]), json!([]));
+}
+
+#[test]
+fn a_task_can_warn_and_can_fail_after_its_effect() {
+    let world = world();
+    world.set_next_exit("WARNINGS: 1");
+    let resize =
+        |size: &str| task(&world, "PUT", &format!("{VM}/resize"), &[("disk", "scsi0"), ("size", size)]);
+    assert_eq!(resize("1G"), "shrinking disks is not supported", "a failure of its own comes first");
+    assert_eq!(resize("+1G"), "WARNINGS: 1");
+    world.set_next_exit("start failed: got timeout");
+    assert_eq!(task(&world, "POST", &format!("{VM}/status/start"), &[]), "start failed: got timeout");
+    assert_eq!(ok(&world, "GET", &format!("{VM}/status/current"), &[])["status"], "running");
+    let failed = ok(&world, "GET", "/nodes/pve1/tasks", &[("errors", "1")]);
+    let kinds: Vec<&Value> = failed.as_array().unwrap().iter().map(|task| &task["type"]).collect();
+    assert_eq!(kinds, [&json!("qmstart"), &json!("resize")], "a warning is no error");
+}

@@ -227,7 +227,10 @@ fn config(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
             data = config.to_json();
         }
         data.insert("snaptime".to_owned(), json!(found.time));
-        data.insert("description".to_owned(), json!(found.description));
+        data.remove("description");
+        if !found.description.is_empty() {
+            data.insert("description".to_owned(), json!(found.description));
+        }
     }
     data.insert("digest".to_owned(), json!(guest.digest()));
     Ok(Answer::ok(Value::Object(data)))

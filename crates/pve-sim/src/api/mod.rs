@@ -5,6 +5,7 @@ mod act;
 mod backup;
 mod checks;
 mod cluster;
+mod collections;
 mod config;
 mod create;
 mod firewall;
@@ -135,7 +136,9 @@ pub(crate) fn is_covered(method: &str, path: &str) -> Option<bool> {
         return Some(true);
     }
     schema::find(method, path).map(|declared| {
-        routes::handler(method, declared.template).is_some() || declared.method.index.is_some()
+        routes::handler(method, declared.template).is_some()
+            || collections::is_one(declared.template)
+            || declared.method.index.is_some()
     })
 }
 
@@ -149,7 +152,13 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
     }
     let not_there = || Answer::not_implemented(request.method, request.path);
     let Some(declared) = schema::find(request.method, request.path) else { return not_there() };
-    let handler = routes::handler(request.method, declared.template);
+    let handler = match routes::handler(request.method, declared.template) {
+        Some(routes::Handle::Read(read)) => Some(Way::Read(read)),
+        Some(routes::Handle::Write(write)) => Some(Way::Write(Some(write))),
+        None if !collections::is_one(declared.template) => None,
+        None if request.method == "GET" => Some(Way::Collection),
+        None => Some(Way::Write(None)),
+    };
     let mut parameters = request.parameters.clone();
     parameters.extend(declared.in_path.iter().cloned());
     world.settle();
@@ -170,7 +179,7 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
         };
     }
     match handler {
-        Some(routes::Handle::Write(write)) => world.update(|state| {
+        Some(Way::Write(write)) => world.update(|state| {
             let answer = checked(&declared, &call!(state)).and_then(|()| {
                 let mut act = Act {
                     state,
@@ -184,12 +193,20 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
                     milliseconds: world.now_in_milliseconds(),
                     scale: world.time_scale(),
                 };
-                write(&mut act)
+                match write {
+                    Some(write) => write(&mut act),
+                    None => collections::write(declared.template, request.method, &mut act),
+                }
             });
             world.note_due(state);
             answer.unwrap_or_else(|refusal| refusal)
         }),
-        Some(routes::Handle::Read(read)) => world.read(|state| {
+        Some(Way::Collection) => world.read(|state| {
+            let call = call!(state);
+            let read = || collections::read(declared.template, &call);
+            checked(&declared, &call).and_then(|()| read()).unwrap_or_else(|refusal| refusal)
+        }),
+        Some(Way::Read(read)) => world.read(|state| {
             let call = call!(state);
             checked(&declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
         }),
@@ -199,6 +216,13 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
             (_, Err(refusal)) => refusal,
         }),
     }
+}
+
+/// How a request is answered: by a handler of its own, or as one on a collection that is only kept.
+enum Way {
+    Read(routes::Read),
+    Collection,
+    Write(Option<routes::Write>),
 }
 
 fn is_lxc(template: &str) -> bool {

@@ -200,15 +200,6 @@ pub fn apt_updates(call: &Call<'_>) -> Result<Answer, Answer> {
     )
 }
 
-pub fn ipams(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([{"digest": digest_of(&json!("pve")), "ipam": "pve", "type": "pve"}])))
-}
-
-pub fn acme_plugins(_: &Call<'_>) -> Result<Answer, Answer> {
-    let digest = digest_of(&json!("standalone"));
-    Ok(Answer::ok(json!([{"digest": digest, "plugin": "standalone", "type": "standalone"}])))
-}
-
 /// No node has Ceph.
 pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
     fail("binary not installed: /usr/bin/ceph-mon")
@@ -265,20 +256,6 @@ pub fn cluster_log(call: &Call<'_>) -> Result<Answer, Answer> {
 pub fn notification_targets(_: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!([{
         "comment": "Send mails to root@pam's email address", "name": "mail-to-root", "origin": "builtin", "type": "sendmail",
-    }])))
-}
-
-pub fn sendmail_endpoints(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([{
-        "comment": "Send mails to root@pam's email address", "mailto-user": ["root@pam"], "name": "mail-to-root",
-        "origin": "builtin",
-    }])))
-}
-
-pub fn notification_matchers(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([{
-        "comment": "Route all notifications to mail-to-root", "mode": "all", "name": "default-matcher",
-        "origin": "builtin", "target": ["mail-to-root"],
     }])))
 }
 
@@ -368,11 +345,45 @@ pub fn apt_update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     bulk(act, "aptupdate")
 }
 
-/// Objects that a fresh cluster has none of.
-pub fn no_such(call: &Call<'_>) -> Result<Answer, Answer> {
-    let id = ["id", "zone", "vnet", "controller", "ipam", "dns", "name"]
-        .iter()
-        .map(|name| call.text(name))
-        .find(|id| !id.is_empty());
-    fail(format!("no such entry '{}'", id.unwrap_or_default()))
+/// The version of the cluster's join protocol.
+pub fn api_version(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!(1)))
+}
+
+/// An object without fields.
+pub fn empty(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!({})))
+}
+
+pub fn acme_directories(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!([
+        {"name": "Let's Encrypt V2", "url": "https://acme-v02.api.letsencrypt.org/directory"},
+        {"name": "Let's Encrypt V2 Staging", "url": "https://acme-staging-v02.api.letsencrypt.org/directory"},
+    ])))
+}
+
+pub fn acme_terms(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!("https://letsencrypt.org/documents/LE-SA-v1.5-February-24-2025.pdf")))
+}
+
+pub fn appliances(call: &Call<'_>) -> Result<Answer, Answer> {
+    on_node(
+        call,
+        json!([{
+            "architecture": "amd64", "description": "Debian 12 Bookworm (standard)", "headline": "Debian 12 Bookworm (standard)",
+            "infopage": "https://pve.proxmox.com/wiki/Linux_Container#pct_supported_distributions",
+            "location": "http://download.proxmox.com/images/system/debian-12-standard_12.7-1_amd64.tar.zst",
+            "maintainer": "Proxmox Support Team <support@proxmox.com>", "os": "debian-12", "package": "debian-12-standard",
+            "section": "system", "source": "http://download.proxmox.com/images",
+            "template": "debian-12-standard_12.7-1_amd64.tar.zst", "type": "lxc", "version": "12.7-1",
+        }]),
+    )
+}
+
+pub fn changelog(call: &Call<'_>) -> Result<Answer, Answer> {
+    on_node(call, json!(format!("{} (simulated)\n", call.text("name"))))
+}
+
+pub fn matcher_fields(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(["hostname", "job-id", "type"].iter().map(|name| json!({"name": name})).collect()))
 }

@@ -69,7 +69,10 @@ impl Maker<'_> {
                 self.guest_state(&data);
             }
             "/nodes/{node}/qemu/{vmid}/config" | "/nodes/{node}/lxc/{vmid}/config" => {
-                if let Some(guest) = self.path_guest() {
+                if !self.parameter("snapshot").is_empty() {
+                    let name = self.parameter("snapshot").to_owned();
+                    self.snapshot_config(&name, &data);
+                } else if let Some(guest) = self.path_guest() {
                     guest.config = config_of(&object(&data), &["digest"]);
                 }
             }
@@ -81,7 +84,8 @@ impl Maker<'_> {
             "/nodes/{node}/qemu/{vmid}/snapshot" | "/nodes/{node}/lxc/{vmid}/snapshot" => self.snapshots(),
             "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config"
             | "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/config" => {
-                self.snapshot_config(&data);
+                let name = self.parameter("snapname").to_owned();
+                self.snapshot_config(&name, &data);
             }
             "/nodes/{node}/qemu/{vmid}/migrate" => self.preconditions(&data),
             "/nodes/{node}/lxc/{vmid}/interfaces" => self.interfaces(),
@@ -152,6 +156,7 @@ impl Maker<'_> {
             "/pools" | "/pools/{poolid}" => self.pools(),
             _ if template.contains("/firewall") => self.firewall_answer(&data),
             _ if template.starts_with("/access") => self.access(&data),
+            _ if template.starts_with("/cluster/") => self.collection(&data),
             _ => {}
         }
     }
@@ -366,12 +371,11 @@ impl Maker<'_> {
         }
     }
 
-    fn snapshot_config(&mut self, data: &Value) {
-        let name = self.parameter("snapname").to_owned();
+    fn snapshot_config(&mut self, name: &str, data: &Value) {
         let config = config_of(&object(data), &["snaptime", "parent", "description", "digest"]);
         let Some(guest) = self.path_guest() else { return };
         guest.snapshots = vec![Snapshot {
-            name,
+            name: name.to_owned(),
             description: text(data, "description"),
             time: data["snaptime"].as_u64().unwrap_or_default(),
             with_memory: data.get("vmstate").is_some(),
@@ -784,6 +788,30 @@ impl Maker<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Entries of a collection that is only kept.
+    fn collection(&mut self, data: &Value) {
+        let names = ["zone", "vnet", "controller", "ipam", "dns", "plugin", "id", "name"];
+        match self.template.rsplit_once("/{") {
+            Some((base, name)) => {
+                let name = name.trim_end_matches('}');
+                let (base, id) = (base.to_owned(), self.parameter(name).to_owned());
+                let entry = Value::Object(without(data, &[name, "digest"]));
+                self.state.collections.entry(base).or_default().insert(id, entry);
+            }
+            None => {
+                for row in self.rows() {
+                    let Some(name) = names.iter().find(|name| row.get(**name).is_some_and(Value::is_string))
+                    else {
+                        continue;
+                    };
+                    let entry = Value::Object(without(&row, &[name, "digest"]));
+                    let base = self.template.to_owned();
+                    self.state.collections.entry(base).or_default().insert(text(&row, name), entry);
+                }
+            }
         }
     }
 

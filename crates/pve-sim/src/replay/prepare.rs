@@ -348,7 +348,9 @@ impl Maker<'_> {
         let (kind, node) = (self.path_kind(), self.node_name());
         let verb = self.template.rsplit('/').next().unwrap_or_default().to_owned();
         let (method, parameters, ok) = (self.recording.method.clone(), self.parameters.clone(), self.ok());
-        let snapshot = self.in_path.get("snapname").or_else(|| parameters.get("snapname")).cloned();
+        let snapshot = ["snapname", "snapshot"]
+            .iter()
+            .find_map(|name| self.in_path.get(*name).or_else(|| parameters.get(*name)).cloned());
         let task = match self.data() {
             Value::String(upid) => Task::parse(upid).map(|task| task.kind),
             _ => None,
@@ -408,6 +410,10 @@ impl Maker<'_> {
         }
         if flag("todisk") {
             guest.power = Power::Running;
+        }
+        // Another node clones what it can see: the disks are on shared storage.
+        if verb == "clone" && ok && given("target").is_some_and(|target| target != node) {
+            self.ensure_storage("local").shared = true;
         }
         if matches!(verb.as_str(), "move_disk" | "move_volume") {
             self.ensure_storage("elsewhere");
@@ -540,7 +546,9 @@ impl Maker<'_> {
                 let entry = [("cidr".to_owned(), Value::from(text(self, "cidr")))].into_iter().collect();
                 let adds = creates;
                 if template.contains("ipset") {
-                    let entries = if adds { Vec::new() } else { vec![entry] };
+                    // What is removed as a whole was empty.
+                    let whole = self.recording.method == "DELETE" && template.ends_with("{name}");
+                    let entries = if adds || whole { Vec::new() } else { vec![entry] };
                     self.firewall().sets.insert(name, (None, entries));
                 } else {
                     self.firewall().aliases.insert(name, entry);
@@ -583,7 +591,10 @@ impl Maker<'_> {
             }
         }
         let pool = if creates { text(self, "pool") } else { text(self, "poolid") };
-        if !pool.is_empty() && !absent && (template.starts_with("/pools") || template.starts_with("/nodes")) {
+        let pool_missing = absent && self.reason().contains("pool '");
+        if !(pool.is_empty() || pool_missing)
+            && (template.starts_with("/pools") || template.starts_with("/nodes"))
+        {
             self.state.pools.insert(pool.clone(), Pool::default());
         }
         if creates
@@ -594,6 +605,9 @@ impl Maker<'_> {
         }
         let node = self.node_name();
         for vmid in split_list(&text(self, "vms")).filter_map(|vmid| vmid.parse().ok()) {
+            if self.reason().contains(&format!("VM {vmid} does not exist")) {
+                continue;
+            }
             let member = (self.parameter("delete") == "1").then(|| pool.as_str().into());
             self.ensure_guest(GuestKind::Qemu, vmid, &node).pool = member;
         }
@@ -601,7 +615,8 @@ impl Maker<'_> {
             let sid = text(self, "sid");
             let vmid: Option<u32> = sid.rsplit(':').next().and_then(|vmid| vmid.parse().ok());
             let kind = if sid.starts_with("ct") { GuestKind::Lxc } else { GuestKind::Qemu };
-            if let Some(vmid) = vmid.filter(|_| !absent) {
+            let of_group = self.reason().contains("ha group");
+            if let Some(vmid) = vmid.filter(|_| !absent || of_group) {
                 let managed = has("sid").is_some();
                 let guest = self.ensure_guest(kind, vmid, &node);
                 guest.ha = managed.then(|| "started".into());
@@ -625,6 +640,13 @@ impl Maker<'_> {
         if template.starts_with("/cluster/backup/{id}") && !absent {
             let job = answers_job(&text(self, "id"));
             self.state.jobs.insert(job.id.clone(), job);
+        }
+        for name in ["zone", "vnet", "controller", "ipam", "dns", "id", "name"] {
+            let base = template.strip_suffix(&format!("/{{{name}}}"));
+            if let (Some(base), Some(id)) = (base, has(name).filter(|_| !absent)) {
+                let entry = serde_json::json!({});
+                self.state.collections.entry(base.to_owned()).or_default().insert(id, entry);
+            }
         }
         if let Some(name) = has("iface").filter(|_| !absent) {
             let row = [("type", "bridge"), ("method", "manual")]

@@ -173,6 +173,10 @@ impl Maker<'_> {
             let entry = [("cidr".to_owned(), "192.0.2.1".into())].into_iter().collect();
             self.firewall().sets.insert(set, (None, vec![entry]));
         }
+        if let Some(group) = first(r"[Ss]ecurity group '([^']*)' is not empty") {
+            let rule = [("type".to_owned(), "in".into())].into_iter().collect();
+            self.state.firewalls.entry(format!("group/{group}")).or_default().rules.push(rule);
+        }
         if let Some(set) = first(r"IPSet '([^']*)' already exists") {
             self.firewall().sets.insert(set, (None, Vec::new()));
         }
@@ -197,6 +201,19 @@ impl Maker<'_> {
             self.ensure_guest(GuestKind::Qemu, vmid, &node).config.set("scsi0", format!("{volume},size=1G"));
             let target = self.parameter("target").to_owned();
             self.ensure_node(&target);
+        }
+        if let Some(vmid) =
+            groups(r"(?:VM|CT) (\d+) already exists", &errors).and_then(|found| found.into_iter().next())
+        {
+            self.ensure_guest(GuestKind::Qemu, vmid.parse().unwrap_or_default(), &node);
+        }
+        if reason.contains("you can't move to the same storage") {
+            let storage = self.parameter("storage").to_owned();
+            let key = self.parameter("disk").to_owned();
+            self.ensure_storage(&storage);
+            if let Some(guest) = self.path_guest() {
+                guest.config.set(key, format!("{storage}:1/vm-1-disk-0.raw,size=1G"));
+            }
         }
         if errors.contains("Token already exists") {
             let (user, token) = (self.parameter("userid").to_owned(), self.parameter("tokenid").to_owned());

@@ -85,7 +85,14 @@ fn next(state: &State, now: u64) -> Option<usize> {
 
 fn finish(state: &mut State, task: &mut Task, work: &Work, now: u64) {
     let node = task.node.clone();
-    let outcome = complete(state, &node, work, &mut task.log);
+    let mut outcome = complete(state, &node, work, &mut task.log);
+    // What was asked for beforehand: a warning, or a failure after the effect.
+    if outcome.is_ok()
+        && work.kind != "ha"
+        && let Some(exit) = state.next_exit.take()
+    {
+        outcome = Err(exit);
+    }
     end(task, outcome, now);
 }
 

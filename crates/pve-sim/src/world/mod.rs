@@ -3,6 +3,7 @@
 pub mod access;
 pub mod config;
 mod demo;
+mod file;
 mod generate;
 pub(crate) mod ids;
 mod mutate;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use file::WorldFileError;
 pub use generate::{AUDIT_TOKEN, POOL_TOKEN, ROOT_TOKEN, TFA_USER};
 pub(crate) use ids::{fingerprint, quick_fraction};
 pub(crate) use mutate::insert_token;

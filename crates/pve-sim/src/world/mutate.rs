@@ -176,6 +176,12 @@ impl World {
         })
     }
 
+    /// Lets the next task that would succeed end with this exit status, such as `WARNINGS: 1` or a failure. It does its work
+    /// all the same: a start can fail with the VM running.
+    pub fn set_next_exit(&self, exit: &str) {
+        self.update(|state| state.next_exit = Some(exit.to_owned()));
+    }
+
     /// Sets whether the cluster has quorum.
     pub fn set_quorum(&self, quorate: bool) {
         self.update(|state| state.quorate = quorate);

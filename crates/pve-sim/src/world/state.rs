@@ -387,6 +387,8 @@ pub struct State {
     pub ha_settings: BTreeMap<String, Map<String, Value>>,
     /// What HA does at the moment, by resource; a resource that is absent is in the state asked for.
     pub ha_doing: BTreeMap<String, String>,
+    /// The exit status of the next task that would succeed: it does its work all the same.
+    pub next_exit: Option<String>,
     /// Milliseconds that HA takes longer than it should.
     pub ha_lag: u64,
     /// Whether HA's manager has begun its work: then its master and node agents show.
@@ -407,6 +409,8 @@ pub struct State {
     pub unreachable: BTreeMap<String, String>,
     /// Lines of the cluster's log.
     pub log: Vec<Map<String, Value>>,
+    /// Collections that the simulator only keeps, by the path of their list: entries by name.
+    pub collections: BTreeMap<String, Map<String, Value>>,
     /// How many of the points of a time series lie before the first measurement.
     pub unmeasured_points: u64,
     /// Nodes that start from a BIOS rather than from EFI.
@@ -437,6 +441,7 @@ impl State {
             firewalls: BTreeMap::new(),
             ha_settings: BTreeMap::new(),
             ha_doing: BTreeMap::new(),
+            next_exit: None,
             ha_lag: 0,
             ha_active: false,
             ha_groups: BTreeMap::new(),
@@ -447,6 +452,7 @@ impl State {
             volumes: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             log: Vec::new(),
+            collections: BTreeMap::new(),
             unmeasured_points: 60,
             legacy_boot: BTreeSet::new(),
         }
