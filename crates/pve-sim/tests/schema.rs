@@ -7,6 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pve_sim::{Principal, World, WorldSpec};
+use serde_json::Value;
 use support::schema::Schema;
 use support::{genuine_reads, recordings};
 
@@ -184,4 +185,36 @@ fn the_checker_finds_what_genuine_answers_and_schema_disagree_about() {
     assert_eq!(checked, reads.len());
     // The number that the recordings are known to have: a change of the checker shows here.
     assert_eq!(disagreeing, 32);
+}
+
+/// The table that requests are checked by is what `compact.py` makes of this schema: the same paths, methods, parameters
+/// and privileges.
+#[test]
+fn the_table_of_parameters_is_the_schemas() {
+    let Some(folder) = recordings("the_table_of_parameters_is_the_schemas") else { return };
+    let text = std::fs::read_to_string(folder.join("api-schema-8.4.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let table: Value = serde_json::from_str(include_str!("../src/schema/params.json")).unwrap();
+    let keys = |value: &Value| -> BTreeSet<String> {
+        value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    };
+    let paths: BTreeSet<String> = keys(&schema["paths"]);
+    assert_eq!(keys(&table["paths"]), paths);
+    for path in paths {
+        let methods: BTreeSet<String> = keys(&schema["paths"][&path]);
+        assert_eq!(keys(&table["paths"][&path]), methods, "{path}");
+        for method in methods {
+            let (have, want) = (&table["paths"][&path][&method], &schema["paths"][&path][&method]);
+            let declared = &want["parameters"]["properties"];
+            let names: BTreeSet<String> = keys(&have["p"]);
+            assert_eq!(names, keys(declared), "{method} {path}");
+            assert_eq!(have["check"], want["permissions"]["check"], "{method} {path}");
+            for name in names {
+                let kind = &table["types"][usize::try_from(have["p"][&name].as_u64().unwrap()).unwrap()];
+                for key in ["type", "optional", "enum", "minimum", "maximum", "pattern", "maxLength"] {
+                    assert_eq!(kind[key], declared[&name][key], "{method} {path} {name} {key}");
+                }
+            }
+        }
+    }
 }

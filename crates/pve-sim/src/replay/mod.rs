@@ -1,6 +1,7 @@
 //! Recorded requests, sent again: each to a world that is as its recorded answer presupposes.
 
 mod answers;
+mod answers_access;
 mod compare;
 mod prepare;
 mod refusals;

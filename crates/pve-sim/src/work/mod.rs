@@ -3,6 +3,7 @@
 //! A task's work has two halves. The first runs at the start: it looks at what must hold, and takes the lock that others
 //! see while it runs. The second runs at the end and changes the state. Where tasks take no time both run at once.
 
+mod config;
 pub mod disks;
 mod guests;
 mod migrate;
@@ -198,7 +199,7 @@ fn complete(state: &mut State, node: &str, work: &Work, log: &mut Log) -> Outcom
         "qmsnapshot" | "vzsnapshot" => guests::snapshot(state, work, log),
         "qmrollback" | "vzrollback" => guests::rollback(state, work),
         "qmdelsnapshot" | "vzdelsnapshot" => guests::delete_snapshot(state, work),
-        "qmconfig" => guests::configure(state, work, log),
+        "qmconfig" => config::configure(state, work, log),
         "resize" => disks::resize(state, work, log),
         "qmmove" | "move_volume" => disks::move_disk(state, work, log),
         "qmigrate" | "vzmigrate" => migrate::finish(state, work, log),
@@ -244,5 +245,5 @@ fn missing(state: &State, work: &Work) -> String {
 
 /// Writes a configuration before the request is answered.
 pub(crate) fn apply(state: &mut State, work: &Work) -> Outcome {
-    guests::apply(state, work, &mut Vec::new())
+    config::apply(state, work, &mut Vec::new())
 }

@@ -31,14 +31,14 @@ pub(super) fn change(state: &mut State, _node: &str, work: &Work) -> Outcome {
                 guest.config.remove("lock");
                 guest.config.remove("vmstate");
             }
-            super::guests::apply_pending(guest);
+            super::config::apply_pending(guest);
             guest.power = Power::Running;
         }
         "qmstop" | "vzstop" | "qmshutdown" | "vzshutdown" => {
             guest.power = Power::Stopped;
-            super::guests::apply_pending(guest);
+            super::config::apply_pending(guest);
         }
-        "qmreboot" | "vzreboot" => super::guests::apply_pending(guest),
+        "qmreboot" | "vzreboot" => super::config::apply_pending(guest),
         "qmpause" | "vzsuspend" => guest.power = Power::Paused,
         "qmresume" | "vzresume" => guest.power = Power::Running,
         "qmsuspend" => {
