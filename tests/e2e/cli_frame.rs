@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+// The program uses the rest of each.
 #[allow(dead_code)]
 #[path = "../../crates/cli/src/render.rs"]
 mod render;

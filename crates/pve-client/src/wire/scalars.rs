@@ -59,6 +59,7 @@ impl Wire for u64 {
 /// Perl turns a large sum into a float; up to 2⁵³ it is still exact.
 fn whole(number: f64) -> Option<u64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
+    // The range is looked at before the number is used.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (number.fract() == 0.0 && (0.0..=EXACT).contains(&number)).then_some(number as u64)
 }
