@@ -141,7 +141,7 @@ fn assert_same(what: &str, [neo4j, embedded]: [&Whole; 2]) {
 /// How a report's rows are ordered: by all of a row's identity, or by these columns alone and by chance within ties.
 fn ordered_by(report: &Report) -> Option<&'static [&'static str]> {
     match report.code.as_str() {
-        "Q8" | "R1" | "R2" | "R17" | "R17b" => None,
+        "Q8" | "R1" | "R2" | "R17" | "R18" | "R17b" => None,
         "Q1" => Some(&["v.memory"]),
         "Q2" | "Q4" | "Q7" => Some(&[]),
         "Q3" => Some(&["n.cpu_usage"]),
@@ -160,6 +160,7 @@ fn parameters(report: &Report) -> Vec<Value> {
             json!({ "cpu": null, "idle": 0.3 }),
         ],
         "R17b" => vec![json!({ "full": 0.5 }), json!({ "full": 0 }), json!({ "full": null })],
+        "R18" => vec![json!({ "days": 0, "chain": 0 }), json!({ "days": 1.5 }), json!({ "chain": 1, "days": null })],
         _ => Vec::new(),
     };
     assert_eq!(report.params.is_empty(), others.is_empty(), "give {} other parameters here", report.code);
