@@ -116,6 +116,11 @@ impl Rig {
         self
     }
 
+    /// Adds lines to the cluster that was added last.
+    pub fn cluster_lines(&mut self, lines: &str) {
+        self.clusters.push_str(lines);
+    }
+
     /// The same store with other clusters.
     pub fn without_clusters(mut self) -> Self {
         self.clusters.clear();
