@@ -261,6 +261,11 @@ impl Pair {
             let ran = rig.sync(code).await;
             let mut answer = ran.json();
             let clusters = answer["clusters"].as_array_mut().unwrap();
+            for cluster in clusters.iter_mut() {
+                for time in ["crawl_seconds", "load_seconds"] {
+                    assert!(cluster[time].take().is_f64(), "{what}: {time}");
+                }
+            }
             let tags: BTreeSet<i64> =
                 clusters.iter_mut().map(|cluster| cluster["tag"].take().as_i64().unwrap()).collect();
             assert_eq!(tags.len(), 1, "{what}: one run has one tag");
