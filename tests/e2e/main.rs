@@ -3,17 +3,21 @@
 
 mod bad_input;
 mod cli_frame;
+mod commits;
 mod contract;
 mod doctor;
 mod embedded;
 mod estate;
 mod honesty;
+mod kills;
 mod lease;
 mod migrations;
+mod outages;
 mod reports;
 mod scenarios;
 mod schema;
 mod seed;
+mod soak;
 mod store;
 mod support;
 mod testkit_selftest;
