@@ -175,7 +175,8 @@ async fn case(
         for node in nodes {
             let id = &node["id"];
             let held = expected.held.iter().any(|change| {
-                *change != super::estate::Change::Name && change.has(&format!("{label} {}", id.as_str().unwrap()))
+                *change != super::estate::Change::Name
+                    && change.has(&format!("{label} {}", id.as_str().unwrap()))
             });
             let unseen = held || expected.unseen.iter().any(|unseen| unseen.has(label, node));
             let fresh = node["lastupdated"].as_i64() == Some(recorded.tag);
@@ -183,7 +184,10 @@ async fn case(
                 wrong.push(format!("{label} {id}: seen {fresh}, to be seen {}", !unseen));
             }
             if fresh == node.contains_key("stale_since") {
-                wrong.push(format!("{label} {id}: fresh {fresh}, and stale since {:?}", node.get("stale_since")));
+                wrong.push(format!(
+                    "{label} {id}: fresh {fresh}, and stale since {:?}",
+                    node.get("stale_since")
+                ));
             }
         }
     }
