@@ -171,17 +171,14 @@ pub fn expected(place: &Place, failing: Failing) -> Expected {
         // Any token may ask for these two, and gets what it may see.
         "/cluster/resources" => none.scope("guests", "", "failed").held(&[Change::Guest]),
         "/nodes" => none.scope("nodes", "", "failed"),
-        "/access/permissions" if place.after == 0 => none
-            .scope("guests", "", "partial")
-            .scope("storages", "", "partial")
-            .held(&[Change::Guest, Change::Storage]),
-        // The question about the one machine and the one storage that are missing; see `of_confirmation` for their order.
+        // Asked for all rights, then about the one machine and the one storage that are missing; see `of_confirmation`.
         "/access/permissions" => none
             .scope("guests", "", "partial")
             .scope("storages", "", "partial")
             .held(&[Change::Guest, Change::Storage]),
+        // This too any token may ask: PVE leaves out what it may not see, and refuses nobody.
         "/storage" => none
-            .scope("storages", "", refused)
+            .scope("storages", "", "failed")
             .held(&[Change::Storage])
             .unseen([Unseen::all("ProxmoxStorage")]),
         "/cluster/backup" => none
@@ -220,7 +217,7 @@ pub fn expected(place: &Place, failing: Failing) -> Expected {
             let held: &[Change] = if vmid() == SNAPPED { &[Change::Snapshot] } else { &[] };
             none.scope("snapshots", node, "partial").held(held).unseen([of])
         }
-        "/nodes/{node}/storage" => none.scope("node_storages", node, refused),
+        "/nodes/{node}/storage" => none.scope("node_storages", node, "failed"),
         other => panic!("{other} is asked and not listed here: say what follows where it fails"),
     }
 }
