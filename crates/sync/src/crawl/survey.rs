@@ -203,8 +203,9 @@ impl Crawl {
                 survey.notes.push(Note::new(Collector::Storages, None, status, reason, rows.len()));
             }
             Err(error) => {
-                let (status, reason) = refused(&error);
-                survey.notes.push(Note::new(Collector::Storages, None, status, reason, 0));
+                // PVE leaves out what the token may not see, and refuses nobody: a 403 here is a failure like any other.
+                let (failed, reason) = (Completeness::Failed, Some(chain(&error)));
+                survey.notes.push(Note::new(Collector::Storages, None, failed, reason, 0));
             }
         }
     }
@@ -274,10 +275,8 @@ impl Crawl {
         for (node, answer) in answers {
             let (status, reason, count) = match answer {
                 None => (Completeness::Failed, Some(OFFLINE.to_owned()), 0),
-                Some(Err(error)) => {
-                    let (status, reason) = refused(&error);
-                    (status, reason, 0)
-                }
+                // Like the cluster's list of storages, it is filtered, never refused.
+                Some(Err(error)) => (Completeness::Failed, Some(chain(&error)), 0),
                 Some(Ok(read)) => {
                     let (rows, lost) = take(read, &mut survey.odd);
                     build::storages_on(&node, &rows, &mut survey.storages);
