@@ -24,7 +24,7 @@ use crate::kills::{Estate, GUESTS, Start, tag};
 use crate::soak::{graph, seed, times};
 
 /// More than one transaction takes, so that several writers are at work.
-const MANY: usize = 600;
+const MANY: usize = 300;
 
 /// All that no committed state may have, in one statement: a guest on no node, on two, or on another than it says; something of a
 /// guest without that guest; a volume on two storages, or on another than it says. And how much was looked at.
@@ -169,9 +169,8 @@ fn lose_a_node(world: &World) {
     });
 }
 
+/// Seen failing with: guests before HOSTS_VM in a transaction of their own; a sweep that deletes guests before their volumes.
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: guests before their nodes in a transaction of their own; volumes in another transaction than their guests;
-/// a sweep that deletes guests before their volumes.
 async fn no_commit_shows_a_guest_without_its_node_or_a_volume_without_its_guest() {
     let seed = seed();
     let db = fresh().await;
@@ -196,9 +195,10 @@ async fn no_commit_shows_a_guest_without_its_node_or_a_volume_without_its_guest(
     estate.server.shutdown().await;
 }
 
-/// The deterministic half of the kills: every moment between two commits.
+/// The deterministic half of the kills: the moments between two commits.
+///
+/// Seen failing with: jobs that keep what they no longer cover when a guest goes in the same run.
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: see `kills.rs`.
 async fn a_run_cut_off_after_any_commit_is_completed_by_the_next() {
     let seed = seed();
     let db = fresh().await;
@@ -210,7 +210,9 @@ async fn a_run_cut_off_after_any_commit_is_completed_by_the_next() {
     let wanted = estate.end("undisturbed", &db, before, &[]).await;
     // Its lease as well is given back with a transaction.
     let commits = whole.writes.into_inner();
-    for cut in 0..commits {
+    // CI takes every third, from another one on each time.
+    let step = times(3, 1);
+    for cut in (seed as usize % step..commits).step_by(step) {
         let what = format!("PVEGRAPH_TEST_SEED={seed}, cut off after {cut} of {commits} transactions");
         let before = estate.begin(&db, Start::Changed).await;
         let watched = Watched::new(neo4j(&db), Some(cut));
@@ -221,12 +223,12 @@ async fn a_run_cut_off_after_any_commit_is_completed_by_the_next() {
         assert!(is_well(&outcome), "{what}: {outcome:?}");
         graph::same(&what, &estate.end(&what, &db, before, &[killed]).await, &wanted);
     }
-    println!("cut off after each of {commits} transactions");
+    println!("cut off between {commits} transactions, every {step}");
     estate.server.shutdown().await;
 }
 
+/// What it asks is what the first test asks.
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: as the first test.
 async fn a_reader_beside_a_real_run_never_sees_a_half_of_it() {
     let seed = seed();
     let db = fresh().await;

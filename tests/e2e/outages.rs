@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kills::{Estate, GUESTS, Start, tag};
+use crate::soak::changes::nothing_paused;
 use crate::soak::expected::{self, Expected};
 use crate::soak::{graph, seed, times};
 use crate::support::{Graph, Rig};
@@ -67,7 +68,6 @@ fn through(server: &Neo4jServer, estate: &Estate, settings: &str) -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: a store without a time-out for a transaction (the run does not end).
 async fn a_slow_server_is_waited_for_and_one_that_stands_still_is_given_up() {
     let seed = seed();
     let db = fresh().await;
@@ -104,13 +104,13 @@ async fn a_slow_server_is_waited_for_and_one_that_stands_still_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: a message of the store without the server's own words.
 async fn a_server_without_memory_is_named_and_what_is_there_stays() {
     let seed = seed();
     // A heap of 512 MB, of which transactions may have little.
     let small = Settings::default().set("dbms.memory.transaction.total.max", "12m");
     let db = Neo4jServer::start_own(small).await;
     let world = World::generate(&WorldSpec::new("rig", 1, 20, seed));
+    nothing_paused(&world);
     let server = SimServer::start(world, SimOptions::default()).await.unwrap();
     let world = server.world().unwrap();
     let rig =
@@ -147,6 +147,7 @@ async fn a_large_estate_fits_through_a_small_server() {
     let db = fresh().await;
     // One node: as many guests in a unit as there can be.
     let world = World::generate(&WorldSpec::new("rig", 1, guests, seed));
+    nothing_paused(&world);
     let server = SimServer::start(world, SimOptions::default()).await.unwrap();
     let world = server.world().unwrap();
     let rig =
@@ -160,7 +161,6 @@ async fn a_large_estate_fits_through_a_small_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-/// Seen failing with: a message of the store without the server's own words.
 async fn a_server_that_may_only_be_read_is_named_and_stays_as_it_is() {
     let seed = seed();
     let mut db = Neo4jServer::start_own(Settings::default()).await;
