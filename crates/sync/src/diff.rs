@@ -57,6 +57,14 @@ impl Existing {
             .any(|(name, now)| !label.is_metric(name) && before.get(name).unwrap_or(&Value::Null) != now);
         if differs { Change::Updated } else { Change::Unchanged }
     }
+
+    /// Leaves in a row what differs from what the graph has, and its key.
+    pub fn reduce<T>(&self, label: &Label<T>, row: &mut NodeRow) {
+        let Some(before) = self.get(&row.key) else { return };
+        row.set.retain(|name, now| {
+            label.key.contains(&name.as_str()) || before.get(name).unwrap_or(&Value::Null) != now
+        });
+    }
 }
 
 /// The properties that tell a guest from another one under the same number.
@@ -101,6 +109,23 @@ mod tests {
         // Null clears, which is a change only where something was.
         assert_eq!(change(json!({ "vmid": 100, "name": null })), Change::Updated);
         assert_eq!(change(json!({ "vmid": 100, "lock": null })), Change::Unchanged);
+    }
+
+    #[test]
+    fn what_the_graph_has_is_not_sent_again() {
+        let before = existing(&json!({ "vmid": 100, "name": "a", "uptime": 5, "lock": null }));
+        let reduced = |now: Value| {
+            let mut row = row(&now);
+            before.reduce(&GUEST, &mut row);
+            Value::Object(row.set)
+        };
+        assert_eq!(
+            reduced(json!({ "vmid": 100, "name": "a", "uptime": 9, "lock": null })),
+            json!({ "vmid": 100, "uptime": 9 })
+        );
+        assert_eq!(reduced(json!({ "vmid": 100, "name": null })), json!({ "vmid": 100, "name": null }));
+        let another = json!({ "vmid": 101, "name": "a" });
+        assert_eq!(reduced(another.clone()), another);
     }
 
     #[test]

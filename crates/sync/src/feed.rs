@@ -7,13 +7,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use pvegraph_graph::StoreError;
 use pvegraph_inventory::{Guest, Scopes};
 
+use crate::batch::Coverage;
 use crate::crawl::{Note, Unit, Units};
 use crate::load::{Loader, Tally, WRITERS};
 
-/// Guests in one transaction at most, with what hangs on them some 5,000 rows: larger ones cost Neo4j memory, and this program.
-const BATCH_GUESTS: usize = 500;
+/// Guests in one transaction at most, with what hangs on them some 4,000 rows: larger ones cost Neo4j memory, and this program.
+const BATCH_GUESTS: usize = 400;
 /// Guests that a writer waits for while the crawl goes on: small transactions cost twice the time.
-const LEAST_BATCH: usize = 250;
+const LEAST_BATCH: usize = 200;
 
 /// What the units of a run have told so far.
 #[derive(Debug, Default)]
@@ -62,6 +63,7 @@ impl Seen {
 /// The first transaction that failed ends it, and those under way are given up.
 pub async fn load_all(
     loader: Loader<'_>,
+    coverage: &Coverage<'_>,
     tally: &mut Tally,
     seen: &mut Seen,
     units: &mut Units,
@@ -73,7 +75,7 @@ pub async fn load_all(
     loop {
         while loading.len() < WRITERS && waiting.len() >= if crawled_at.is_none() { LEAST_BATCH } else { 1 } {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
-            loading.push(async move { (batch.len(), loader.guests(&batch).await) });
+            loading.push(async move { (batch.len(), loader.guests(&batch, coverage).await) });
         }
         tokio::select! {
             unit = units.next(), if crawled_at.is_none() && waiting.len() < BATCH_GUESTS => match unit {
@@ -96,6 +98,7 @@ pub async fn load_all(
 /// The transaction failed.
 pub async fn load_one(
     loader: Loader<'_>,
+    coverage: &Coverage<'_>,
     tally: &mut Tally,
     seen: &mut Seen,
     unit: Unit,
@@ -103,7 +106,7 @@ pub async fn load_one(
 ) -> Result<(), StoreError> {
     let guests: Vec<Guest> = seen.enter(unit).collect();
     if !guests.is_empty() {
-        tally.add(loader.guests(&guests).await?);
+        tally.add(loader.guests(&guests, coverage).await?);
         loaded(guests.len());
     }
     Ok(())

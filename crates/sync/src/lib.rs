@@ -1,4 +1,5 @@
 //! One run: crawl → load → sweep → record, with completeness per scope.
+mod batch;
 pub mod crawl;
 pub mod diff;
 mod feed;

@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::stream::{self, TryStreamExt};
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
@@ -25,6 +24,7 @@ use pvegraph_graph::{Rows, Statement, Store, StoreError};
 use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Observed, Storage};
 use serde_json::{Map, Value, json};
 
+use crate::batch::{Batch, Coverage};
 use crate::diff::{Change, Existing, is_another_guest};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
@@ -228,94 +228,55 @@ impl Loader<'_> {
         self.write(statements).await
     }
 
-    /// Loads guests with what hangs on them, all in one transaction.
-    pub async fn guests(&self, guests: &[Guest]) -> Result<Tally, StoreError> {
+    /// Loads guests with what hangs on them and what covers them, all in one transaction.
+    pub async fn guests(&self, guests: &[Guest], coverage: &Coverage<'_>) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         let writer = self.writer;
-        let rows: Vec<_> = guests.iter().map(|guest| GUEST.row(guest)).collect();
-        let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
-        // Of guests without a configuration too: a replaced one loses what its predecessor had.
-        let (before, old_disks, old_nics, old_snapshots) = tokio::try_join!(
-            self.read(writer.read_back(&GUEST, &keys)),
-            self.read(writer.read_back_of_guests(&DISK, &HAS_DISK, &keys)),
-            self.read(writer.read_back_of_guests(&NIC, &HAS_NETWORK_INTERFACE, &keys)),
-            self.read(writer.read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &keys)),
+        let mut batch = Batch::new(guests);
+        let keys: Vec<_> = batch.guests.iter().map(|row| row.key.clone()).collect();
+        let disk_keys: Vec<_> = batch.disks.iter().map(|row| row.key.clone()).collect();
+
+        let known = Existing::new(&GUEST, self.read(writer.read_back(&GUEST, &keys)).await?);
+        // A guest that the graph does not know has nothing in it. One without a configuration may: a replaced guest loses what its
+        // predecessor had.
+        let old: Vec<_> = keys.iter().filter(|key| known.get(key).is_some()).cloned().collect();
+        let (disks, nics, snapshots) = tokio::try_join!(
+            self.read_children(&DISK, &HAS_DISK, &old),
+            self.read_children(&NIC, &HAS_NETWORK_INTERFACE, &old),
+            self.read_children(&SNAPSHOT, &SNAPSHOT_OF, &old),
         )?;
-        let before = Existing::new(&GUEST, before);
-        let replaced: Vec<Vec<Value>> = rows
+        let replaced: Vec<Vec<Value>> = batch
+            .guests
             .iter()
-            .filter(|row| before.get(&row.key).is_some_and(|known| is_another_guest(known, row)))
+            .filter(|row| known.get(&row.key).is_some_and(|known| is_another_guest(known, row)))
             .map(|row| row.key.clone())
             .collect();
-        for row in &rows {
-            if replaced.contains(&row.key) {
-                tally.count(GUEST.name).deleted += 1;
-                self.tally(&mut tally, &GUEST, row, Change::Created);
-            } else {
-                self.tally(&mut tally, &GUEST, row, before.change(&GUEST, row));
-            }
+        tally.count(GUEST.name).deleted += replaced.len() as u64;
+        self.reduce(&mut tally, &GUEST, &known, &mut batch.guests, &replaced);
+        let gone_disks = self.reduce(&mut tally, &DISK, &disks, &mut batch.disks, &replaced);
+        let gone_nics = self.reduce(&mut tally, &NIC, &nics, &mut batch.nics, &replaced);
+        let gone_snapshots = self.reduce(&mut tally, &SNAPSHOT, &snapshots, &mut batch.snapshots, &replaced);
+        drop((known, disks, nics, snapshots));
+        for (label, gone) in
+            [(DISK.name, &gone_disks), (NIC.name, &gone_nics), (SNAPSHOT.name, &gone_snapshots)]
+        {
+            tally.count(label).deleted += gone.len() as u64;
         }
-        drop(before);
 
-        let configs = || guests.iter().filter_map(|guest| guest.config.as_ref());
-        let disks: Vec<_> = configs().flat_map(|config| &config.disks).collect();
-        let nics: Vec<_> = configs().flat_map(|config| &config.nics).collect();
-        let snapshots: Vec<_> =
-            guests.iter().filter_map(|guest| guest.snapshots.as_ref()).flatten().collect();
-        let disk_rows: Vec<_> = disks.iter().map(|disk| DISK.row(disk)).collect();
-        let nic_rows: Vec<_> = nics.iter().map(|nic| NIC.row(nic)).collect();
-        let snapshot_rows: Vec<_> = snapshots.iter().map(|snapshot| SNAPSHOT.row(snapshot)).collect();
-        let gone_disks = self.tally_children(&mut tally, &DISK, old_disks, &disk_rows, &replaced);
-        let gone_nics = self.tally_children(&mut tally, &NIC, old_nics, &nic_rows, &replaced);
-        let gone_snapshots =
-            self.tally_children(&mut tally, &SNAPSHOT, old_snapshots, &snapshot_rows, &replaced);
-
-        let parents = snapshots
-            .iter()
-            .filter_map(|snapshot| {
-                let key = |name: &str| vec![json!(snapshot.vmid), json!(name)];
-                Some(RelationshipRow::new(key(&snapshot.name), key(snapshot.parent.as_ref()?)))
-            })
-            .collect();
-        let disk_keys: Vec<_> = disk_rows.iter().map(|row| row.key.clone()).collect();
-        let chained: Vec<_> = snapshots
-            .iter()
-            .filter(|snapshot| !snapshot.is_unseen("parent"))
-            .map(|snapshot| vec![json!(snapshot.vmid), json!(snapshot.name)])
-            .collect();
-        // Nodes and storages are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
-        // them comes last, in one order for all writers: then nobody waits long, and no two for each other.
-        let mut hosts: Vec<_> = guests.iter().map(|guest| (guest.node.as_str(), guest.vmid)).collect();
-        hosts.sort_unstable();
-        let hosts = hosts
-            .into_iter()
-            .map(|(node, vmid)| RelationshipRow::new(vec![json!(node)], vec![json!(vmid)]))
-            .collect();
-        let mut stored: Vec<_> = disks
-            .iter()
-            .filter_map(|disk| Some((disk.storage.as_ref()?, disk.vmid, &disk.disk_id)))
-            .collect();
-        stored.sort_unstable();
-        let stored = stored
-            .into_iter()
-            .map(|(storage, vmid, disk)| {
-                RelationshipRow::new(vec![json!(vmid), json!(disk)], vec![json!(storage)])
-            })
-            .collect();
-
-        let mut statements = Vec::new();
-        if !replaced.is_empty() {
-            statements.extend([
-                writer.delete(DISK.name, DISK.key, &gone_disks),
-                writer.delete(NIC.name, NIC.key, &gone_nics),
-                writer.delete(SNAPSHOT.name, SNAPSHOT.key, &gone_snapshots),
-                writer.delete(GUEST.name, GUEST.key, &replaced),
-            ]);
-        }
-        statements.push(writer.upsert(&GUEST, rows));
-        statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disk_rows));
-        statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nic_rows));
-        statements.extend(writer.upsert_owned(&SNAPSHOT, &SNAPSHOT_OF, snapshot_rows));
+        let vmids: Vec<i64> = guests.iter().map(|guest| guest.vmid).collect();
+        let (covers, takes) = coverage.rows(&vmids);
+        let Batch { guests, disks, nics, snapshots, parents, chained, hosts, stored } = batch;
+        let mut statements = vec![
+            writer.delete(DISK.name, DISK.key, &gone_disks),
+            writer.delete(NIC.name, NIC.key, &gone_nics),
+            writer.delete(SNAPSHOT.name, SNAPSHOT.key, &gone_snapshots),
+            writer.delete(GUEST.name, GUEST.key, &replaced),
+            writer.upsert(&GUEST, guests),
+        ];
+        statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disks));
+        statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nics));
+        statements.extend(writer.upsert_owned(&SNAPSHOT, &SNAPSHOT_OF, snapshots));
+        // What is shared with other writers comes last, so that nobody waits long.
         statements.extend([
             writer.relate(&PARENT_SNAPSHOT, parents),
             writer.unrelate(&PARENT_SNAPSHOT, &chained),
@@ -323,95 +284,100 @@ impl Loader<'_> {
             writer.unrelate(&HOSTS_VM, &keys),
             writer.relate(&STORED_ON, stored),
             writer.unrelate(&STORED_ON, &disk_keys),
+            writer.relate(&BACKS_UP, covers),
+            writer.relate(&INCLUDES_DISK, takes),
         ]);
         statements.retain(|statement| !is_empty(statement));
         self.write(statements).await?;
         Ok(tally)
     }
 
-    /// Counts what hangs on guests, and answers the keys of what belongs to replaced ones.
-    fn tally_children<T>(
+    async fn read_children<T>(
+        &self,
+        label: &Label<T>,
+        of: &labels::Relationship,
+        guests: &[Vec<Value>],
+    ) -> Result<Existing, StoreError> {
+        if guests.is_empty() {
+            return Ok(Existing::default());
+        }
+        Ok(Existing::new(label, self.read(self.writer.read_back_of_guests(label, of, guests)).await?))
+    }
+
+    /// Counts rows against what the graph has, and leaves in them what differs from it: a second run sends little. Answers the keys
+    /// of what belongs to replaced guests, which is created anew.
+    fn reduce<T>(
         &self,
         tally: &mut Tally,
         label: &Label<T>,
-        before: Rows,
-        rows: &[NodeRow],
+        before: &Existing,
+        rows: &mut [NodeRow],
         replaced: &[Vec<Value>],
     ) -> Vec<Vec<Value>> {
-        let before = Existing::new(label, before);
         let is_replaced = |vmid: Option<&Value>| {
-            vmid.is_some_and(|vmid| replaced.iter().any(|key| key[..] == [vmid.clone()]))
+            vmid.is_some_and(|vmid| replaced.iter().any(|key| key.first() == Some(vmid)))
         };
         for row in rows {
-            let change =
-                if is_replaced(row.key.first()) { Change::Created } else { before.change(label, row) };
-            self.tally(tally, label, row, change);
+            if is_replaced(row.key.first()) {
+                self.tally(tally, label, row, Change::Created);
+            } else {
+                self.tally(tally, label, row, before.change(label, row));
+                before.reduce(label, row);
+            }
         }
-        let gone: Vec<Vec<Value>> = before
-            .iter()
-            .filter(|node| is_replaced(node.get("vmid")))
-            .map(|node| {
-                label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
-            })
-            .collect();
-        tally.count(label.name).deleted += gone.len() as u64;
-        gone
+        if replaced.is_empty() {
+            return Vec::new();
+        }
+        let key = |node: &Map<String, Value>| {
+            label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
+        };
+        before.iter().filter(|node| is_replaced(node.get("vmid"))).map(key).collect()
     }
 
-    /// Loads backup jobs. `whole`: the token sees every guest, so that what a job's answer lacks is really not covered.
-    pub async fn backup_jobs(
-        &self,
-        tally: &mut Tally,
-        jobs: &[BackupJob],
-        whole: bool,
-    ) -> Result<(), StoreError> {
+    /// Loads backup jobs and where they write.
+    pub async fn backup_jobs(&self, tally: &mut Tally, jobs: &[BackupJob]) -> Result<(), StoreError> {
         let writer = self.writer;
         let rows: Vec<_> = jobs.iter().map(|job| BACKUP_JOB.row(job)).collect();
         self.compare(tally, &BACKUP_JOB, &rows).await?;
-        let id = |job: &BackupJob| vec![json!(job.job_id)];
         let placed = || jobs.iter().filter(|job| !job.is_unseen("storage"));
         let to = placed()
-            .filter_map(|job| Some(RelationshipRow::new(id(job), vec![json!(job.storage.as_ref()?)])))
+            .filter_map(|job| {
+                Some(RelationshipRow::new(vec![json!(job.job_id)], vec![json!(job.storage.as_ref()?)]))
+            })
             .collect();
-        let owners: Vec<_> = placed().map(id).collect();
+        let owners: Vec<_> = placed().map(|job| vec![json!(job.job_id)]).collect();
         self.write(vec![
             writer.upsert(&BACKUP_JOB, rows),
             writer.relate(&BACKS_UP_TO, to),
             writer.unrelate(&BACKS_UP_TO, &owners),
         ])
-        .await?;
-
-        stream::iter(jobs.iter().map(Ok))
-            .try_for_each_concurrent(WRITERS, |job| async move { self.coverage(job, whole).await })
-            .await
+        .await
     }
 
-    /// Loads what one job covers. What is new first, in as many transactions as it takes, then what is old is removed: no reader sees
-    /// a job cover less than it did or does.
-    async fn coverage(&self, job: &BackupJob, whole: bool) -> Result<(), StoreError> {
-        let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
+    /// Completes what jobs cover: guests that this run did not load have what the graph knows of them covered too. `whole`: the token
+    /// sees every guest, so that what a job's answer lacks is really not covered; it is removed last, and no reader sees a job cover
+    /// less than it did or does.
+    pub async fn coverage(
+        &self,
+        jobs: &[BackupJob],
+        coverage: &Coverage<'_>,
+        loaded: &HashSet<i64>,
+        whole: bool,
+    ) -> Result<(), StoreError> {
         let writer = self.writer;
-        let id = || vec![json!(job.job_id)];
-        for guests in guests.chunks(BATCH_ROWS) {
-            let covers = guests.iter().map(|vmid| RelationshipRow::new(id(), vec![json!(vmid)]));
-            self.write(vec![writer.relate(&BACKS_UP, covers.collect())]).await?;
+        for vmids in coverage.without(loaded).chunks(BATCH_ROWS) {
+            let (covers, takes) = coverage.rows(vmids);
+            self.write(vec![writer.relate(&BACKS_UP, covers), writer.relate(&INCLUDES_DISK, takes)]).await?;
         }
-        for volumes in volumes.chunks(BATCH_ROWS) {
-            let takes = volumes.iter().map(|volume| RelationshipRow {
-                from: id(),
-                to: vec![json!(volume.vmid), json!(volume.disk_id)],
-                set: Map::from_iter([
-                    ("included".to_owned(), json!(volume.included)),
-                    ("reason".to_owned(), json!(volume.reason)),
-                ]),
-            });
-            self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
+        let told: Vec<_> = jobs
+            .iter()
+            .filter(|job| whole && job.guests.is_some() && job.volumes.is_some())
+            .map(|job| vec![json!(job.job_id)])
+            .collect();
+        if told.is_empty() {
+            return Ok(());
         }
-        if whole {
-            let old = vec![writer.unrelate(&BACKS_UP, &[id()]), writer.unrelate(&INCLUDES_DISK, &[id()])];
-            self.write(old).await?;
-        }
-        Ok(())
+        self.write(vec![writer.unrelate(&BACKS_UP, &told), writer.unrelate(&INCLUDES_DISK, &told)]).await
     }
 
     /// The nodes of a label that this run did not touch: key columns, then `more`.
