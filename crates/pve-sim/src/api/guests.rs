@@ -209,13 +209,18 @@ pub fn config_lxc(call: &Call<'_>) -> Result<Answer, Answer> {
 }
 
 fn config(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
+    if !call.text("snapshot").is_empty() && call.flag("current") {
+        let text = "cannot use 'snapshot' parameter with 'current'";
+        let errors = ["current", "snapshot"].map(|name| (name.to_owned(), text.into()));
+        return Err(Answer::bad_parameters(errors.into_iter().collect()));
+    }
     let guest = call.guest(kind)?;
     // Pending values show as if they were applied, unless the present ones are asked for.
     let config =
         if guest.pending.is_empty() || call.flag("current") { &guest.config } else { &guest.config_to_be() };
     let mut data = config.to_json();
     if let Some(password) = data.get_mut("cipassword") {
-        *password = super::config::shown("cipassword", password.take());
+        *password = super::cloudinit::shown("cipassword", password.take());
     }
     let snapshot = call.text("snapshot");
     if !snapshot.is_empty() {
@@ -250,9 +255,9 @@ fn pending(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     let guest = call.guest(kind)?;
     let mut rows = Rows::default();
     for (key, value) in guest.config.iter() {
-        let mut row = json!({"key": key, "value": super::config::shown(key, value.to_json())});
+        let mut row = json!({"key": key, "value": super::cloudinit::shown(key, value.to_json())});
         match guest.pending.iter().find(|(have, _)| have == key) {
-            Some((_, Some(value))) => row["pending"] = super::config::shown(key, value.to_json()),
+            Some((_, Some(value))) => row["pending"] = super::cloudinit::shown(key, value.to_json()),
             Some((_, None)) => row["delete"] = json!(1),
             None => {}
         }
@@ -260,7 +265,7 @@ fn pending(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     }
     for (key, value) in guest.pending.iter().filter(|(key, _)| guest.config.get(key).is_none()) {
         if let Some(value) = value {
-            rows.push(&json!({"key": key, "pending": super::config::shown(key, value.to_json())}));
+            rows.push(&json!({"key": key, "pending": super::cloudinit::shown(key, value.to_json())}));
         }
     }
     rows.push(&json!({"key": "digest", "value": guest.digest()}));

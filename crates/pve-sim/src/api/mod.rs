@@ -4,25 +4,37 @@ mod access;
 mod act;
 mod backup;
 mod checks;
+mod clone;
+mod cloudinit;
 mod cluster;
 mod collections;
 mod config;
+mod config_container;
+mod config_privileges;
+mod consoles;
 mod create;
+mod disks;
+mod downloads;
 mod firewall;
 mod guests;
 mod ha;
-mod lifecycle;
 mod metrics;
+mod migrate;
 mod network;
+mod node_actions;
 mod nodes;
 mod pools;
+mod power;
 mod replication;
 pub(crate) mod routes;
+mod snapshots;
 mod static_reads;
 mod storage;
 mod tasks;
+mod templates;
 mod tickets;
 mod users;
+mod volume_access;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -111,6 +123,22 @@ impl<'a> Call<'a> {
             .filter(|guest| guest.kind == kind && guest.node == node.name)
             .ok_or_else(|| no_configuration_file(&node.name, kind.config_directory(), vmid))
     }
+
+    /// Whether the path's VM runs. PVE asks its process for that, and of a VM that is not there says so in other words than
+    /// where it reads the configuration.
+    pub fn vm_on_node(&self) -> Result<bool, Answer> {
+        let node = &self.node()?.name;
+        let vmid = self.text("vmid");
+        let found = self.guest(crate::world::state::GuestKind::Qemu).map(Guest::is_running);
+        found.map_err(|_| {
+            Answer::error(500, format!("unable to find configuration file for VM {vmid} on node '{node}'"))
+        })
+    }
+
+    /// Whether the path's container runs; one that is not there does not.
+    pub fn container_runs(&self) -> bool {
+        self.guest(crate::world::state::GuestKind::Lxc).is_ok_and(Guest::is_running)
+    }
 }
 
 /// An unknown guest, or one on another node or of the other kind: 500 with the path of the missing file.
@@ -160,6 +188,13 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
         None => Some(Way::Write(None)),
     };
     let mut parameters = request.parameters.clone();
+    // What the path says may be said again, but not otherwise.
+    let differs =
+        |(name, value): &&(String, String)| parameters.get(name).is_some_and(|given| given != value);
+    if let Some((name, _)) = declared.in_path.iter().find(differs) {
+        let text = "duplicate parameter (already defined in URI) with conflicting values!";
+        return Answer::bad_parameter(name, text);
+    }
     parameters.extend(declared.in_path.iter().cloned());
     world.settle();
     let (moment, now) = (world.metrics_time(), world.now());

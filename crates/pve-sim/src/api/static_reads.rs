@@ -170,11 +170,6 @@ pub fn service(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, service_row(call.text("service")))
 }
 
-pub fn service_action(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let service = act.text("service").to_owned();
-    act.fork("srvreload-service", &service, &[])
-}
-
 pub fn apt_versions(call: &Call<'_>) -> Result<Answer, Answer> {
     let row = |package: &str, version: &str| {
         json!({
@@ -321,20 +316,6 @@ pub fn accept(act: &mut Act<'_>) -> Result<Answer, Answer> {
     done()
 }
 
-/// `POST /nodes/{node}/startall`, `stopall`, …: a task.
-pub fn bulk(act: &mut Act<'_>, task: &str) -> Result<Answer, Answer> {
-    act.node()?;
-    act.fork(task, "", &[])
-}
-
-pub fn start_all(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "startall")
-}
-
-pub fn stop_all(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "stopall")
-}
-
 /// `POST /nodes/{node}/status`: reboot or shutdown.
 pub fn node_power(act: &mut Act<'_>) -> Result<Answer, Answer> {
     act.node()?;
@@ -342,7 +323,8 @@ pub fn node_power(act: &mut Act<'_>) -> Result<Answer, Answer> {
 }
 
 pub fn apt_update(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "aptupdate")
+    act.node()?;
+    act.fork("aptupdate", "", &[])
 }
 
 /// The version of the cluster's join protocol.
@@ -366,6 +348,14 @@ pub fn acme_terms(_: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!("https://letsencrypt.org/documents/LE-SA-v1.5-February-24-2025.pdf")))
 }
 
+/// The only template that the list of appliances has.
+const APPLIANCE: &str = "debian-12-standard_12.7-1_amd64.tar.zst";
+
+/// Whether the list of appliances has a template.
+pub fn is_appliance(template: &str) -> bool {
+    template == APPLIANCE
+}
+
 pub fn appliances(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(
         call,
@@ -375,7 +365,7 @@ pub fn appliances(call: &Call<'_>) -> Result<Answer, Answer> {
             "location": "http://download.proxmox.com/images/system/debian-12-standard_12.7-1_amd64.tar.zst",
             "maintainer": "Proxmox Support Team <support@proxmox.com>", "os": "debian-12", "package": "debian-12-standard",
             "section": "system", "source": "http://download.proxmox.com/images",
-            "template": "debian-12-standard_12.7-1_amd64.tar.zst", "type": "lxc", "version": "12.7-1",
+            "template": APPLIANCE, "type": "lxc", "version": "12.7-1",
         }]),
     )
 }

@@ -258,22 +258,6 @@ pub fn prune(act: &mut Act<'_>) -> Result<Answer, Answer> {
     act.fork("prunebackups", &id, &[])
 }
 
-/// `POST …/upload`: the name's ending must fit the content.
-pub fn upload(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    storage(&act.call())?;
-    let name = act.text("filename").to_owned();
-    let fits = match act.text("content") {
-        "iso" => name.ends_with(".iso") || name.ends_with(".img"),
-        "vztmpl" => [".tar.gz", ".tar.xz", ".tar.zst", ".tgz"].iter().any(|end| name.ends_with(end)),
-        "import" => [".ova", ".qcow2", ".raw", ".vmdk"].iter().any(|end| name.ends_with(end)),
-        _ => false,
-    };
-    if !fits {
-        return Err(Answer::bad_parameter("filename", "wrong file extension"));
-    }
-    act.fork("imgcopy", "", &[])
-}
-
 /// `POST /nodes/{node}/vzdump`: a backup task, of guests on this node.
 pub fn backup(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let target = act.given("storage").unwrap_or("local").to_owned();

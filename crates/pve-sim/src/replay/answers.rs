@@ -529,7 +529,7 @@ impl Maker<'_> {
     fn jobs(&mut self) {
         for row in self.rows() {
             let id = text(&row, "id");
-            let mut job = super::prepare::answers_job(&id);
+            let mut job = super::elements::answers_job(&id);
             let vmids =
                 |key: &str| split_list(&text(&row, key)).filter_map(|vmid| vmid.parse().ok()).collect();
             job.selection = if row.get("vmid").is_some() {

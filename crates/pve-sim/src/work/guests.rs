@@ -8,7 +8,7 @@ use crate::world::ids;
 use crate::world::state::{Guest, GuestKind, Power, Snapshot, State, Work};
 
 /// Keys of a request that are no configuration.
-pub(crate) const NO_CONFIG: [&str; 27] = [
+pub(crate) const NO_CONFIG: [&str; 29] = [
     "node",
     "vmid",
     "start",
@@ -36,6 +36,8 @@ pub(crate) const NO_CONFIG: [&str; 27] = [
     "destroy-unreferenced-disks",
     "timeout",
     "template-storage",
+    "problem",
+    "ha-managed",
 ];
 
 fn kind_of(work: &Work) -> GuestKind {

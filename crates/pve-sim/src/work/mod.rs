@@ -10,7 +10,7 @@ mod migrate;
 mod power;
 mod storage;
 
-pub(crate) use guests::{NO_CONFIG, can_snapshot, template};
+pub(crate) use guests::{NO_CONFIG, template};
 pub(crate) use migrate::local_drives;
 
 use crate::world::state::{State, Task, Work};

@@ -10,6 +10,7 @@ mod mutate;
 mod parts;
 mod spec;
 pub mod state;
+pub mod volname;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
