@@ -111,6 +111,10 @@ fn add_qmp(call: &Call<'_>, guest: &Guest, row: &mut Map<String, Value>) {
         return;
     }
     let measured = measure(call, guest);
+    set("nics", cards(guest, &measured));
+    if call.state.silent_monitors.contains(&guest.vmid) {
+        return;
+    }
     set("diskread", json!(measured.disk_read));
     set("diskwrite", json!(measured.disk_write));
     set("proxmox-support", json!({}));
@@ -128,13 +132,17 @@ fn add_qmp(call: &Call<'_>, guest: &Guest, row: &mut Map<String, Value>) {
         blocks.insert(drive.key.to_owned(), block_statistics(read, written));
     }
     set("blockstat", Value::Object(blocks));
+}
+
+/// The traffic of each card, as the host counts it.
+fn cards(guest: &Guest, measured: &Measured) -> Value {
     let mut cards = Map::new();
     for (key, _) in guest.config.iter().filter(|(key, _)| is_numbered(key, "net")) {
         let (received, sent) = if cards.is_empty() { (measured.net_in, measured.net_out) } else { (0, 0) };
         let name = format!("tap{}i{}", guest.vmid, key.trim_start_matches("net"));
         cards.insert(name, json!({"netin": received, "netout": sent}));
     }
-    set("nics", Value::Object(cards));
+    Value::Object(cards)
 }
 
 fn block_statistics(read: u64, written: u64) -> Value {

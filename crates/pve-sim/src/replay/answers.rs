@@ -264,6 +264,10 @@ impl Maker<'_> {
             self.grant_named(&format!("/vms/{vmid}"), &["VM.Audit"]);
         }
         self.ensure_storage("local");
+        let full = row.get("qmpstatus").is_some() && row["status"] == "running";
+        if full && row.get("blockstat").is_none() {
+            self.state.silent_monitors.insert(vmid);
+        }
         if let Some(pool) = row["pool"].as_str() {
             self.state.pools.entry(pool.to_owned()).or_default();
         }
@@ -456,6 +460,9 @@ impl Maker<'_> {
         for row in &rows {
             let Some(task) = Self::task_of(row) else { continue };
             self.ensure_node(&task.node.clone());
+            if task.exit.is_none() && row.get("saved").is_some() {
+                self.state.announced_tasks.insert(task.upid.clone());
+            }
             let own = task.user == self.principal.user();
             if !own && !self.is_superuser() {
                 self.grant_named(&format!("/nodes/{}", task.node), &["Sys.Audit"]);

@@ -413,6 +413,10 @@ pub struct State {
     pub collections: BTreeMap<String, Map<String, Value>>,
     /// How many of the points of a time series lie before the first measurement.
     pub unmeasured_points: u64,
+    /// Running VMs whose monitor does not answer in time: their full status lacks what it would say.
+    pub silent_monitors: BTreeSet<u32>,
+    /// Running tasks that their nodes have told the others of: the cluster's list says of them that they are not saved yet.
+    pub announced_tasks: BTreeSet<String>,
     /// Nodes that start from a BIOS rather than from EFI.
     pub legacy_boot: BTreeSet<String>,
 }
@@ -454,6 +458,8 @@ impl State {
             log: Vec::new(),
             collections: BTreeMap::new(),
             unmeasured_points: 60,
+            silent_monitors: BTreeSet::new(),
+            announced_tasks: BTreeSet::new(),
             legacy_boot: BTreeSet::new(),
         }
     }
