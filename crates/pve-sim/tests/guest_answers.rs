@@ -3,57 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use pve_sim::replay::{Recording, Verdict, judge};
+#[macro_use]
+mod support;
+
 use serde_json::{Value, json};
-
-const ROOT: &str = "root@pam (ticket)";
-const TOKEN: &str = "admin@pve!full (token)";
-
-/// What PVE answers: status, reason, body.
-struct Expected(u16, String, Value);
-
-fn error(text: &str) -> Expected {
-    Expected(500, text.to_owned(), json!({"data": null, "message": format!("{text}\n")}))
-}
-
-fn forbidden(what: &str) -> Expected {
-    let text = format!("Permission check failed ({what})");
-    Expected(403, text.clone(), json!({"data": null, "message": format!("{text}\n")}))
-}
-
-fn refused(errors: Value) -> Expected {
-    let text = "Parameter verification failed.";
-    let body = json!({"data": null, "errors": errors, "message": format!("{text}\n")});
-    Expected(400, text.to_owned(), body)
-}
-
-fn data(data: Value) -> Expected {
-    Expected(200, "OK".to_owned(), json!({ "data": data }))
-}
-
-fn task(kind: &str) -> Expected {
-    data(json!(format!("UPID:pve1:00001688:0003BBAA:6B013B4D:{kind}:100:root@pam:")))
-}
-
-fn verdict(who: &str, method: &str, path: &str, params: Value, expected: &Expected) -> Verdict {
-    let Expected(status, reason, body) = expected;
-    let recording = json!({
-        "auth": who, "method": method, "path": format!("/api2/json{path}"), "params": params, "request_body": null,
-        "status": status, "reason": reason, "json": body,
-    });
-    judge(&serde_json::from_value::<Recording>(recording).unwrap())
-}
-
-macro_rules! facts {
-    ($($name:ident: $who:ident $method:ident $path:literal $params:tt => $expected:expr;)*) => {$(
-        #[test]
-        fn $name() {
-            let expected = $expected;
-            let found = verdict($who, stringify!($method), $path, json!($params), &expected);
-            assert_eq!(found, Verdict::Agrees);
-        }
-    )*};
-}
+use support::facts::*;
 
 const REQUIRED: &str = "missing property - 'force' requires this property";
 

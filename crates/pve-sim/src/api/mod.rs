@@ -71,8 +71,6 @@ pub(crate) struct Call<'a> {
     /// Parameters of the path, the query and the body.
     pub parameters: &'a BTreeMap<String, String>,
     pub local_node: &'a str,
-    /// Whether the path is below `/nodes/{node}/lxc`.
-    pub lxc_path: bool,
     /// The moment to compute metrics for, if they are to vary.
     pub moment: Option<u64>,
     /// The cluster's time in seconds since 1970.
@@ -207,7 +205,6 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
                 principal,
                 parameters: &parameters,
                 local_node: request.local_node,
-                lxc_path: is_lxc(declared.template),
                 moment,
                 now,
             }
@@ -246,7 +243,10 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
             checked(&declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
         }),
         None => world.read(|state| match (&declared.method.index, checked(&declared, &call!(state))) {
-            (Some(key), Ok(())) => index(key, declared.template),
+            (Some(key), Ok(())) => match check_index(declared.template, &call!(state)) {
+                Ok(()) => index(key, declared.template),
+                Err(refusal) => refusal,
+            },
             (None, Ok(())) => not_there(),
             (_, Err(refusal)) => refusal,
         }),
@@ -262,6 +262,18 @@ enum Way {
 
 fn is_lxc(template: &str) -> bool {
     template.starts_with("/nodes/{node}/lxc")
+}
+
+/// Some indices read the guest's configuration first, others do not look whether it is there.
+fn check_index(template: &str, call: &Call<'_>) -> Result<(), Answer> {
+    use crate::world::state::GuestKind;
+    match template {
+        "/nodes/{node}/qemu/{vmid}/status" => call.guest(GuestKind::Qemu).map(drop),
+        "/nodes/{node}/lxc/{vmid}" | "/nodes/{node}/lxc/{vmid}/status" => {
+            call.guest(GuestKind::Lxc).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An index: the fixed names below a path.

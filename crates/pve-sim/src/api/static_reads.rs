@@ -101,18 +101,28 @@ pub fn pci(call: &Call<'_>) -> Result<Answer, Answer> {
     )
 }
 
+/// A series is a file named after what it is about; PVE looks for nothing else.
+fn check_series(call: &Call<'_>) -> Result<(), Answer> {
+    let file = if !call.text("vmid").is_empty() {
+        let vmid = call.text("vmid");
+        let known = vmid.parse().is_ok_and(|vmid: u32| call.state.guests.contains_key(&vmid));
+        (!known).then(|| format!("pve2-vm/{vmid}"))
+    } else {
+        let storage = call.text("storage");
+        let known = storage.is_empty() || call.state.storages.contains_key(storage);
+        (!known).then(|| format!("pve2-storage/{}/{storage}", call.text("node")))
+    };
+    match file {
+        Some(file) => {
+            fail(format!("RRD error: opening '/var/lib/rrdcached/db/{file}': No such file or directory"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The points of a time series: of the last hour, day, … by its own step. Only the latest were measured.
 pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
-    if !call.text("vmid").is_empty() {
-        let kind = if call.lxc_path {
-            crate::world::state::GuestKind::Lxc
-        } else {
-            crate::world::state::GuestKind::Qemu
-        };
-        call.guest(kind)?;
-    } else if !call.text("storage").is_empty() && !call.state.storages.contains_key(call.text("storage")) {
-        return Err(Answer::bad_parameter("storage", "No such storage."));
-    }
+    check_series(call)?;
     let step: u64 = match call.text("timeframe") {
         "hour" => 60,
         "day" => 1_800,

@@ -58,7 +58,8 @@ impl Maker<'_> {
     /// Whether the answer says that the path's guest is not there.
     fn lacks_guest(&self) -> bool {
         let reason = self.reason();
-        reason.contains("Configuration file") || reason.contains("unable to find configuration file")
+        let texts = ["Configuration file", "unable to find configuration file", "RRD error"];
+        texts.iter().any(|text| reason.contains(text))
     }
 
     /// The path's guest with all that the request names in it: what a refusal says was not there, was not.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::prepare::Maker;
 use crate::world::access::{Principal, ROOT};
 
@@ -19,15 +17,7 @@ impl Maker<'_> {
         if self.template != "/access/ticket" || !self.ok() || self.recording.method != "POST" {
             return changed;
         }
-        let mut given = self.parameters.clone();
-        // A body in JSON has its parameters there.
-        if let Some(Value::Object(body)) =
-            self.recording.request_body.as_deref().and_then(|text| serde_json::from_str(text).ok())
-        {
-            given.extend(
-                body.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))),
-            );
-        }
+        let given = self.parameters.clone();
         let name = given.get("username").cloned().unwrap_or_default();
         let id = match given.get("realm") {
             Some(realm) if !name.contains('@') => format!("{name}@{realm}"),

@@ -24,7 +24,6 @@ use serde_json::{Map, Value};
 
 use crate::answer::Answer;
 use crate::recorded::RecordedError;
-use crate::server;
 use crate::world::World;
 
 /// A recorded request with its answer.
@@ -170,14 +169,18 @@ impl Recording {
         inner
     }
 
-    /// The parameters as text.
+    /// The parameters as text; where only the body was kept, those in it.
     pub(crate) fn parameters(&self) -> BTreeMap<String, String> {
-        let given = self.params.iter().flatten();
-        given
-            .map(|(name, value)| {
-                (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-            })
-            .collect()
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let body = self.request_body.as_deref().unwrap_or_default();
+        match (&self.params, serde_json::from_str(body)) {
+            (Some(given), _) => given.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            (None, Ok(Value::Object(given))) => {
+                given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+            }
+            (None, _) if body.starts_with("--") => BTreeMap::new(),
+            (None, _) => url::form_urlencoded::parse(body.as_bytes()).into_owned().collect(),
+        }
     }
 }
 
@@ -242,7 +245,7 @@ fn send(world: &Arc<World>, recording: &Recording, changed: &BTreeMap<String, St
         }
     }
     match request.body(Bytes::from(body)) {
-        Ok(request) => server::answer_directly(world, request, node),
+        Ok(request) => crate::exchange::answer_directly(world, request, node),
         Err(error) => Answer::error(400, format!("the recorded request cannot be sent: {error}")),
     }
 }

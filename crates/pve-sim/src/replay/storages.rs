@@ -54,8 +54,10 @@ impl Maker<'_> {
             false => format!("{}:{volume}", self.parameter("storage")),
         });
         volumes.extend(whole);
+        let of_volumes = volumes.iter().filter_map(|volume| volume.split_once(':'));
+        storages.extend(of_volumes.map(|(storage, _)| storage.to_owned()));
         let errors = self.recording.json.get("errors").map(Value::to_string).unwrap_or_default();
-        let unknown = errors.contains("No such storage");
+        let unknown = errors.contains("No such storage") || self.reason().starts_with("RRD error");
         for storage in storages.into_iter().filter(|storage| !storage.is_empty()) {
             let denied = self.reason().contains(&format!("storage '{storage}' does not exist"));
             if denied || unknown || creates {
@@ -64,7 +66,13 @@ impl Maker<'_> {
                 self.ensure_storage(&storage);
             }
         }
+        let denied = self.reason().contains("does not exist") || self.reason().contains("failed - no format");
+        let denied = denied.then(|| self.reason().to_owned()).unwrap_or_default();
         for volume in volumes {
+            // What the answer says is not there, is not.
+            if denied.contains(&format!("'{volume}'")) {
+                continue;
+            }
             let allocates = volume
                 .split_once(':')
                 .is_none_or(|(_, name)| name.parse::<f64>().is_ok() || name == "cloudinit");
