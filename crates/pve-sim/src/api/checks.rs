@@ -66,7 +66,8 @@ fn evaluate(check: &Value, call: &Call<'_>) -> Result<(), Answer> {
             require(call, &path, &names(1), any)
         }
         "userid-param" => match text(0) {
-            Some("self") if call.text("userid") == call.principal.user() => Ok(()),
+            // A token is not its user.
+            Some("self") if call.text("userid") == call.principal.id() => Ok(()),
             Some("self") | None => Err(plain()),
             Some(privilege) => {
                 let realm = call.text("userid").rsplit_once('@').map_or("pam", |(_, realm)| realm);

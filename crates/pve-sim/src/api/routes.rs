@@ -132,7 +132,7 @@ const READS: &[(&str, Read)] = &[
     ("/nodes/{node}/disks/lvm", fixed::volume_groups),
     ("/nodes/{node}/disks/lvmthin", fixed::none_on_node),
     ("/nodes/{node}/disks/directory", fixed::none_on_node),
-    ("/nodes/{node}/disks/zfs", fixed::none_on_node),
+    ("/nodes/{node}/disks/zfs", fixed::zfs_pools),
     ("/nodes/{node}/hardware/usb", fixed::none_on_node),
     ("/nodes/{node}/apt/update", fixed::apt_updates),
     ("/nodes/{node}/sdn/zones", fixed::none_on_node),

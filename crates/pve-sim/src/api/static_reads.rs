@@ -29,6 +29,14 @@ pub fn none_on_node(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, json!([]))
 }
 
+/// ZFS's pools: none, and on a node without its programs not even a list.
+pub fn zfs_pools(call: &Call<'_>) -> Result<Answer, Answer> {
+    if call.state.without_zfs {
+        return fail("zfsutils-linux not installed");
+    }
+    on_node(call, json!([]))
+}
+
 /// LVM's volume groups are a tree.
 pub fn volume_groups(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, json!({"children": [], "leaf": 0}))
@@ -135,7 +143,9 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         let vmid = vmid.parse().unwrap_or_default();
         call.state.guests.get(&vmid).is_some_and(|guest| !guest.is_running())
     };
-    let measured = if stopped(call.text("vmid")) {
+    // Of a guest whose past is known each point says itself what was measured.
+    let known = call.state.measured_fields.as_ref();
+    let measured = if known.is_none() && stopped(call.text("vmid")) {
         json!({"disk": 0, "maxcpu": 1, "maxdisk": 1u64 << 30, "maxmem": 512u64 << 20})
     } else if !call.text("vmid").is_empty() {
         json!({
@@ -155,7 +165,17 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         })
     };
     let point = |number: u64| {
-        let mut row = if number >= call.state.unmeasured_points { measured.clone() } else { json!({}) };
+        let mut row = match known.map(|points| points.get(usize::try_from(number).unwrap_or_default())) {
+            Some(fields) => measured
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| fields.is_some_and(|fields| fields.contains(*name)))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            None if number >= call.state.unmeasured_points => measured.clone(),
+            None => json!({}),
+        };
         row["time"] = json!(end.saturating_sub((69 - number) * step));
         row
     };

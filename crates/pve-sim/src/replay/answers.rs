@@ -268,6 +268,12 @@ impl Maker<'_> {
         if full && row.get("blockstat").is_none() {
             self.state.silent_monitors.insert(vmid);
         }
+        let touched = object(&row["blockstat"]).into_iter();
+        let touched = touched.filter(|(_, statistics)| statistics.get("idle_time_ns").is_some());
+        let touched = touched.map(|(drive, _)| drive).collect();
+        if full {
+            self.state.touched_drives.insert(vmid, touched);
+        }
         if let Some(pool) = row["pool"].as_str() {
             self.state.pools.entry(pool.to_owned()).or_default();
         }
@@ -296,6 +302,7 @@ impl Maker<'_> {
         if row["serial"] == 1 {
             guest.config.set("serial0", "socket");
         }
+        self.devices(vmid, row);
     }
 
     /// What one guest's state shows beyond a row.
@@ -322,12 +329,25 @@ impl Maker<'_> {
         } else if data.get("clipboard").is_some() {
             guest.config.set("vga", "std");
         }
-        for key in object(&data["blockstat"]).keys() {
-            let value = if guest.config.get(key).is_none() { "none,media=cdrom" } else { continue };
-            guest.config.set(key.clone(), value);
+    }
+
+    /// The drives and cards that a running VM shows are the ones that it has.
+    fn devices(&mut self, vmid: u32, row: &Value) {
+        let Some(guest) = self.state.guests.get_mut(&vmid) else { return };
+        if let Some(shown) = row["blockstat"].as_object() {
+            let mine: Vec<String> = guest.drives().iter().map(|drive| drive.key.to_owned()).collect();
+            for key in mine.iter().filter(|key| !shown.contains_key(*key)) {
+                guest.config.remove(key);
+            }
+            for key in shown.keys().filter(|key| !mine.contains(key)) {
+                guest.config.set(key.clone(), "none,media=cdrom");
+            }
         }
-        for tap in object(&data["nics"]).keys() {
-            guest.config.set(net_key(tap), "virtio=BC:24:11:00:00:09,bridge=vmbr0");
+        if let Some(shown) = row["nics"].as_object() {
+            guest.config.remove("net0");
+            for tap in shown.keys() {
+                guest.config.set(net_key(tap), "virtio=BC:24:11:00:00:09,bridge=vmbr0");
+            }
         }
     }
 
@@ -571,19 +591,13 @@ impl Maker<'_> {
         }
     }
 
-    /// A time series tells since when there are measurements, and whether a guest runs.
+    /// A time series tells what was measured at each of its points, and whether a guest runs.
     fn series(&mut self) {
         let rows = self.rows();
-        let empty = |row: &&Value| row.as_object().is_some_and(|row| row.len() == 1);
-        let all = rows.iter().all(|row| empty(&row));
-        self.state.unmeasured_points = if all {
-            70
-        } else if rows.iter().any(|row| empty(&row)) {
-            60
-        } else {
-            0
-        };
-        let runs = rows.iter().any(|row| row.get("cpu").is_some());
+        let fields =
+            |row: &Value| object(row).into_iter().map(|(name, _)| name).filter(|name| name != "time");
+        self.state.measured_fields = Some(rows.iter().map(|row| fields(row).collect()).collect());
+        let runs = rows.last().is_some_and(|row| row.get("cpu").is_some());
         if let Some(guest) = self.path_guest() {
             guest.power = if runs { Power::Running } else { Power::Stopped };
         }

@@ -143,6 +143,9 @@ impl Maker<'_> {
     }
 
     pub(super) fn storage_refusal(&mut self, text: &str) {
+        if text.contains("zfsutils-linux not installed") {
+            self.state.without_zfs = true;
+        }
         let first = |pattern: &str| groups(pattern, text).and_then(|groups| groups.into_iter().next());
         if let Some(storage) = first(r"storage '([^']*)' is disabled") {
             self.ensure_storage(&storage).disabled = true;

@@ -415,6 +415,12 @@ pub struct State {
     pub unmeasured_points: u64,
     /// Running VMs whose monitor does not answer in time: their full status lacks what it would say.
     pub silent_monitors: BTreeSet<u32>,
+    /// Drives of a VM that its guest has read or written since it started; of a VM that is not here, the first one.
+    pub touched_drives: BTreeMap<u32, BTreeSet<String>>,
+    /// What was measured at each point of a time series, where that is known: the fields of its rows, the oldest first.
+    pub measured_fields: Option<Vec<BTreeSet<String>>>,
+    /// Whether nodes lack the programs for ZFS, which PVE installs but does not need.
+    pub without_zfs: bool,
     /// Running tasks that their nodes have told the others of: the cluster's list says of them that they are not saved yet.
     pub announced_tasks: BTreeSet<String>,
     /// Nodes that start from a BIOS rather than from EFI.
@@ -459,6 +465,9 @@ impl State {
             collections: BTreeMap::new(),
             unmeasured_points: 60,
             silent_monitors: BTreeSet::new(),
+            touched_drives: BTreeMap::new(),
+            measured_fields: None,
+            without_zfs: false,
             announced_tasks: BTreeSet::new(),
             legacy_boot: BTreeSet::new(),
         }
