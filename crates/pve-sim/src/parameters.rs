@@ -114,7 +114,7 @@ mod tests {
         let form = headers("application/x-www-form-urlencoded; charset=UTF-8");
         let found = of_request(&form, "a=1&_dc=77", &Bytes::from_static(b"a=2&b=3&b=4")).unwrap();
         assert_eq!(found["a"], "1");
-        assert_eq!(found["b"], "3\04");
+        assert_eq!(found["b"], "3\x004");
         assert!(!found.contains_key("_dc"));
     }
 

@@ -2,6 +2,9 @@
 
 mod answers;
 mod answers_access;
+mod answers_cluster;
+mod answers_guests;
+mod answers_storage;
 mod compare;
 mod elements;
 mod guests;

@@ -67,7 +67,7 @@ impl Maker<'_> {
             }
         }
         let denied = self.reason().contains("does not exist") || self.reason().contains("failed - no format");
-        let denied = denied.then(|| self.reason().to_owned()).unwrap_or_default();
+        let denied = if denied { self.reason().to_owned() } else { String::new() };
         for volume in volumes {
             // What the answer says is not there, is not.
             if denied.contains(&format!("'{volume}'")) {

@@ -5,6 +5,8 @@ pub mod config;
 mod demo;
 mod file;
 mod generate;
+mod guest;
+mod guest_spec;
 pub(crate) mod ids;
 mod mutate;
 mod parts;
