@@ -131,6 +131,32 @@ facts! {
     an_empty_update_of_a_container: ROOT PUT "/nodes/pve1/lxc/200/config" {} => error("no options specified");
 }
 
+// Formats of options.
+facts! {
+    a_boot_order_is_of_devices: ROOT PUT "/nodes/pve1/qemu/100/config" {"boot": "order=nosuch!"} => refused(json!({
+        "boot": "invalid format - format error\nboot.order: invalid format - invalid boot device 'nosuch!'\n\n",
+    }));
+    an_smbios_uuid_is_one: ROOT PUT "/nodes/pve1/qemu/100/config" {"smbios1": "uuid=x"} => refused(json!({
+        "smbios1": "invalid format - format error\nsmbios1.uuid: value does not match the regex pattern\n",
+    }));
+    an_address_for_cloud_init_is_one: ROOT PUT "/nodes/pve1/qemu/100/config" {"ipconfig0": "ip=999"} => refused(json!({
+        "ipconfig0": "invalid format - format error\nipconfig0.ip: invalid format - value does not look like a valid ipv4 \
+                      network configuration\n\n",
+    }));
+    a_gateway_takes_an_address: ROOT PUT "/nodes/pve1/qemu/100/config" {"ipconfig0": "gw=192.0.2.1"} => refused(json!({
+        "ipconfig0": "invalid format - format error\nipconfig0.ip: missing property - 'gw' requires this property\n",
+    }));
+    a_processor_is_known: ROOT PUT "/nodes/pve1/qemu/100/config" {"cpu": "nosuch"} => refused(json!({
+        "cpu": "invalid format - Built-in cputype 'nosuch' is not defined (missing 'custom-' prefix?)\n",
+    }));
+    a_key_is_urlencoded: ROOT PUT "/nodes/pve1/qemu/100/config" {"sshkeys": "not a key"} => refused(json!({
+        "sshkeys": "invalid format - invalid urlencoded string: not a key\n",
+    }));
+    a_digest_is_not_longer_than_one: ROOT PUT "/nodes/pve1/qemu/100/config"
+        {"digest": "00000000000000000000000000000000000000000", "cores": 1}
+        => refused(json!({"digest": "value may only be 40 characters long"}));
+}
+
 // Creation, clones, templates, snapshots.
 facts! {
     a_restore_takes_no_disks: ROOT POST "/nodes/pve1/qemu" {

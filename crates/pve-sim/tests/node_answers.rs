@@ -161,8 +161,15 @@ facts! {
     }));
 }
 
-// Indices and series.
+// Indices and series, clocks and names.
 facts! {
+    a_zone_is_one: ROOT PUT "/nodes/pve1/time" {"timezone": "No/Where"}
+        => refused(json!({"timezone": "No such timezone"}));
+    hosts_change_under_ones_hands: ROOT POST "/nodes/pve1/hosts" {"data": "127.0.0.1 localhost", "digest": "00"}
+        => error("detected modified configuration - file changed by other user? Try again.");
+    a_disk_image_is_not_made_twice: ROOT POST "/nodes/pve1/storage/local/content"
+        {"filename": "vm-100-disk-9.raw", "size": "64M", "vmid": 100}
+        => error("disk image '/var/lib/vz/images/100/vm-100-disk-9.raw' already exists");
     a_containers_index_reads_its_file: ROOT GET "/nodes/pve1/lxc/999" {}
         => error("Configuration file 'nodes/pve1/lxc/999.conf' does not exist");
     the_index_of_a_vms_states_reads_its_file: ROOT GET "/nodes/pve1/qemu/999/status" {}

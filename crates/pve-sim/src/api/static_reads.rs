@@ -230,8 +230,11 @@ pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
     fail("binary not installed: /usr/bin/ceph-mon")
 }
 
+/// The system log, which is empty, with the number of its lines: one says so.
 pub fn log_lines(call: &Call<'_>) -> Result<Answer, Answer> {
-    on_node(call, json!([{"n": 1, "t": "no content"}]))
+    let mut answer = on_node(call, json!([]))?;
+    answer.body = crate::answer::Body::Json(json!({"data": [{"n": 1, "t": "no content"}], "total": 1}));
+    Ok(answer)
 }
 
 pub fn journal(call: &Call<'_>) -> Result<Answer, Answer> {
@@ -340,7 +343,41 @@ pub fn set_node_config(act: &mut Act<'_>) -> Result<Answer, Answer> {
     done()
 }
 
-/// `PUT /nodes/{node}/dns`, `…/time`, `POST …/hosts`: taken note of.
+/// `PUT /nodes/{node}/time`: the zone must be one.
+pub fn set_time(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    const REGIONS: [&str; 12] = [
+        "Africa",
+        "America",
+        "Antarctica",
+        "Arctic",
+        "Asia",
+        "Atlantic",
+        "Australia",
+        "Etc",
+        "Europe",
+        "Indian",
+        "Pacific",
+        "US",
+    ];
+    act.node()?;
+    let zone = act.text("timezone");
+    let known = match zone.split_once('/') {
+        Some((region, city)) => REGIONS.contains(&region) && !city.is_empty(),
+        None => !zone.is_empty() && zone.len() <= 7 && zone.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+    };
+    if known { done() } else { Err(Answer::bad_parameter("timezone", "No such timezone")) }
+}
+
+/// `POST /nodes/{node}/hosts`: a digest must be that of the file.
+pub fn set_hosts(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let own = hosts(&act.call())?.body.to_json()["data"]["digest"].clone();
+    match act.given("digest").filter(|digest| own != *digest) {
+        Some(_) => fail(super::disks::MODIFIED),
+        None => done(),
+    }
+}
+
+/// `PUT /nodes/{node}/dns`: taken note of.
 pub fn accept(act: &mut Act<'_>) -> Result<Answer, Answer> {
     act.node()?;
     done()

@@ -10,7 +10,7 @@ impl Maker<'_> {
     /// right there left out.
     pub(super) fn login(&mut self) -> BTreeMap<String, String> {
         let mut changed = BTreeMap::new();
-        let stale = ["checksum mis", "detected modified configuration"];
+        let stale = ["checksum mis", "detected modified configuration", "Parameter verification failed"];
         if self.parameters.contains_key("digest") && !stale.iter().any(|text| self.reason().contains(text)) {
             changed.insert("digest".to_owned(), super::REMOVED.to_owned());
         }

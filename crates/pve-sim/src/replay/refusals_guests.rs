@@ -167,6 +167,13 @@ impl Maker<'_> {
         if let Some(storage) = first(r"can't clone to non-shared storage '([^']*)'") {
             self.ensure_storage(&storage).shared = false;
         }
+        if first(r"disk image '([^']*)' already exists").is_some() {
+            let (storage, name) =
+                (self.parameter("storage").to_owned(), self.parameter("filename").to_owned());
+            let vmid = self.parameter("vmid").to_owned();
+            let volume = crate::world::state::Volume { content: "images".to_owned(), ..Default::default() };
+            self.state.volumes.insert(format!("{storage}:{vmid}/{name}"), volume);
+        }
         if let Some(kind) = first(r"storage type '([^']*)'") {
             let storage = self.parameter("storage").to_owned();
             let found = self.ensure_storage(&storage);
