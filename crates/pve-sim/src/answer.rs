@@ -61,8 +61,10 @@ impl Answer {
 
     /// An error as PVE's API layer says it: the text is the reason phrase and, with a newline, the body's `message`.
     pub fn error(status: u16, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
-        let body = Body::Json(json!({"data": null, "message": format!("{reason}\n")}));
+        let text = reason.into();
+        let body = Body::Json(json!({"data": null, "message": format!("{text}\n")}));
+        // A phrase is one line: the text's first.
+        let reason = text.lines().next().unwrap_or_default().to_owned();
         Self { status, reason, body }
     }
 

@@ -1,19 +1,12 @@
 //! The transport: HTTPS on loopback, PVE's headers and reason phrases, faults, counters, several endpoints.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body as HttpBody, to_bytes};
-use bytes::Bytes;
-use futures::StreamExt as _;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, SERVER,
-};
-use http::{Method, Response, StatusCode};
+use http::Response;
 use hyper::body::Incoming;
-use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,10 +17,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::SimError;
 use crate::answer::{Answer, Body};
-use crate::api::{self, Request};
 use crate::control;
 use crate::counters::Counters;
+use crate::exchange::{self, Backend, MOST_BODY};
 use crate::faults::{Fault, Faults, replace};
+use crate::http_answer::{Dropped, html, http_response, truncated};
+use crate::parameters;
 use crate::recorded::RecordedEstate;
 use crate::tls::{Authority, Identity};
 use crate::world::state::GuestSpec;
@@ -41,18 +36,6 @@ pub const REFUSAL_DELAY: Duration = Duration::from_secs(3);
 
 /// A ticket lives two hours.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// The largest request body; PVE itself takes 512 KiB.
-const MOST_BODY: usize = 512 * 1024;
-
-/// Between the start of a truncated body and the end of its connection.
-const TRUNCATION_PAUSE: Duration = Duration::from_millis(20);
-
-/// The `Server` header that PVE sends.
-const SERVER_NAME: &str = "pve-api-daemon/3.0";
-
-/// PVE's content type of every answer with a body.
-const JSON: &str = "application/json;charset=UTF-8";
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -79,12 +62,6 @@ impl Default for SimOptions {
             ticket_lifetime: TICKET_LIFETIME,
         }
     }
-}
-
-/// What stands behind the transport.
-enum Backend {
-    World(Arc<World>),
-    Recorded(RecordedEstate),
 }
 
 struct Shared {
@@ -334,11 +311,6 @@ fn scaled(delay: Duration, scale: f64) -> Duration {
     Duration::try_from_secs_f64(delay.as_secs_f64() * scale).unwrap_or_default()
 }
 
-/// The connection is to be closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the simulated connection is dropped")]
-struct Dropped;
-
 async fn respond(
     request: http::Request<Incoming>,
     node: &str,
@@ -360,13 +332,7 @@ async fn respond(
         let answer = control::answer(&method, &decoded, &bytes, &shared.faults, &shared.counters, world);
         return Ok(http_response(answer));
     }
-    let Some((format, path)) = split_format(&decoded) else {
-        return Ok(http_response(Answer::bare(500, format!("no such file '{decoded}'"))));
-    };
-    if !matches!(format, "json" | "extjs") {
-        return Ok(http_response(Answer::bare(501, format!("no formatter for uri {path}, {format}"))));
-    }
-    let wrapped = format == "extjs";
+    let path = exchange::path_of(&decoded);
     let _in_progress = shared.counters.begin(&path);
     let mut faults = shared.faults.strike(request.method().as_str(), &path);
     for fault in &faults {
@@ -391,14 +357,11 @@ async fn respond(
         Some(answer) => answer,
         None => {
             let takes = faults.iter().any(|fault| matches!(fault, Fault::TakeVmid));
-            answer(request, &path, node, shared, takes).await
+            answer(request, node, shared, takes).await
         }
     };
     if faults.iter().any(|fault| matches!(fault, Fault::LoseAnswer)) {
         return Err(Dropped);
-    }
-    if wrapped {
-        answer = wrap(answer);
     }
     if answer.status == 401 {
         tokio::time::sleep(shared.refusal_delay).await;
@@ -421,39 +384,18 @@ async fn respond(
     Ok(http_response(answer))
 }
 
-/// `/api2/extjs` always answers 200, and says inside whether it worked. Who is not authenticated gets 401 all the same.
-fn wrap(answer: Answer) -> Answer {
-    if answer.status == 401 || answer.body == Body::Empty {
-        return answer;
-    }
-    let mut body = answer.body.to_json();
-    if answer.is_ok() {
-        body["success"] = json!(1);
-    } else {
-        body["success"] = json!(0);
-        body["status"] = json!(answer.status);
-    }
-    Answer { body: Body::Json(body), ..Answer::ok(json!(null)) }
-}
-
-/// The answer of the backend: methods that PVE does not know first, then authentication, then the API.
-async fn answer(
-    request: http::Request<Incoming>,
-    path: &str,
-    node: &str,
-    shared: &Shared,
-    takes_vmid: bool,
-) -> Answer {
+/// The answer of the backend. A body that is too long is cut where it shows that it is.
+async fn answer(request: http::Request<Incoming>, node: &str, shared: &Shared, takes_vmid: bool) -> Answer {
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(HttpBody::new(body), MOST_BODY).await else {
-        return Answer::bare(413, "for data too large");
+        return Answer::bare(501, "for data too large");
     };
     if let Backend::World(world) = &shared.backend
         && takes_vmid
     {
-        take_vmid(world, &body_parameters(&parts.headers, &bytes).unwrap_or_default(), node);
+        take_vmid(world, &parameters::of_body(&parts.headers, &bytes).unwrap_or_default(), node);
     }
-    exchange(&parts, &bytes, path, node, &shared.backend, shared.ticket_lifetime)
+    exchange::answer(&parts, &bytes, node, &shared.backend, shared.ticket_lifetime)
 }
 
 /// Somebody else is faster: the number that a request asks for is taken.
@@ -463,188 +405,4 @@ fn take_vmid(world: &World, parameters: &[(String, String)], node: &str) {
         // A number that is taken already stays so.
         let _ = world.add_guest(GuestSpec::qemu(vmid, "somebody-elses").node(node));
     }
-}
-
-/// A request that has come in whole, answered: methods that PVE does not know first, then authentication, then the API.
-fn exchange(
-    parts: &http::request::Parts,
-    bytes: &Bytes,
-    path: &str,
-    node: &str,
-    backend: &Backend,
-    lifetime: u64,
-) -> Answer {
-    if ![Method::GET, Method::POST, Method::PUT, Method::DELETE].contains(&parts.method) {
-        return Answer::bare(501, format!("method '{}' not available", parts.method));
-    }
-    let query = parts.uri.query().unwrap_or_default();
-    let mut parameters: BTreeMap<String, String> =
-        url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    match body_parameters(&parts.headers, bytes) {
-        Ok(more) => parameters.extend(more),
-        Err(refusal) => return refusal,
-    }
-    let method = parts.method.as_str();
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let presented = api::Presented {
-        authorization: header(AUTHORIZATION.as_str()),
-        cookie: header(COOKIE.as_str()),
-        csrf: header("CSRFPreventionToken"),
-        writes: parts.method != Method::GET,
-    };
-    match backend {
-        Backend::Recorded(estate) => match estate.admits(presented.authorization, presented.cookie.is_some())
-        {
-            Ok(()) => estate.answer(method, path, &parameters),
-            Err(refusal) => refusal,
-        },
-        Backend::World(world) => {
-            if path == "/access/ticket" {
-                return ticket(world, method, presented, &parameters, lifetime);
-            }
-            match api::authenticate(world, presented, lifetime) {
-                Ok(principal) => {
-                    api::answer(world, &Request { method, path, parameters, principal, local_node: node })
-                }
-                Err(refusal) => refusal,
-            }
-        }
-    }
-}
-
-/// Answers a request as the server does, without a connection.
-pub(crate) fn answer_directly(world: &Arc<World>, request: http::Request<Bytes>, node: &str) -> Answer {
-    let (parts, bytes) = request.into_parts();
-    let decoded = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
-    let Some((format, path)) = split_format(&decoded) else {
-        return Answer::bare(500, format!("no such file '{decoded}'"));
-    };
-    let backend = Backend::World(Arc::clone(world));
-    let lifetime = TICKET_LIFETIME.as_secs();
-    match format {
-        "json" => exchange(&parts, &bytes, &path, node, &backend, lifetime),
-        "extjs" => wrap(exchange(&parts, &bytes, &path, node, &backend, lifetime)),
-        _ => Answer::bare(501, format!("no formatter for uri {path}, {format}")),
-    }
-}
-
-/// `/api2/json/version` is `/version` as JSON.
-fn split_format(decoded: &str) -> Option<(&str, String)> {
-    let below = decoded.strip_prefix("/api2/")?;
-    let (format, path) = below.split_once('/').map_or((below, ""), |(format, rest)| (format, rest));
-    Some((format, format!("/{path}")))
-}
-
-/// `/access/ticket` needs no authentication; a token that presents itself there is refused.
-fn ticket(
-    world: &World,
-    method: &str,
-    presented: api::Presented<'_>,
-    parameters: &BTreeMap<String, String>,
-    lifetime: u64,
-) -> Answer {
-    if method == "POST" && presented.authorization.is_some_and(|header| header.starts_with("PVEAPIToken=")) {
-        return api::ticket_only("/access/ticket");
-    }
-    match method {
-        "GET" => Answer::ok(json!(null)),
-        "POST" => api::login(world, parameters, lifetime),
-        _ => Answer::not_implemented(method, "/access/ticket"),
-    }
-}
-
-/// The parameters in a body: a form or JSON; PVE takes nothing else.
-fn body_parameters(headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<(String, String)>, Answer> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if kind.starts_with("application/x-www-form-urlencoded") {
-        return Ok(url::form_urlencoded::parse(bytes).into_owned().collect());
-    }
-    if kind.starts_with("application/json") {
-        let parsed: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)
-            .map_err(|error| Answer::error(400, format!("malformed JSON: {error}")))?;
-        let text = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text,
-            other => other.to_string(),
-        };
-        return Ok(parsed.into_iter().map(|(name, value)| (name, text(value))).collect());
-    }
-    if let Some(boundary) =
-        kind.strip_prefix("multipart/form-data").and_then(|rest| rest.split("boundary=").nth(1))
-    {
-        return Ok(multipart(bytes, boundary.trim_matches('"')));
-    }
-    Err(Answer::bare(506, format!("upload 'Content-Type '{kind}' not implemented")))
-}
-
-/// The fields of an upload; of a file its name and size are kept.
-fn multipart(bytes: &Bytes, boundary: &str) -> Vec<(String, String)> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut fields = Vec::new();
-    for part in text.split(&format!("--{boundary}")) {
-        let Some((head, content)) = part.split_once("\r\n\r\n").or_else(|| part.split_once("\n\n")) else {
-            continue;
-        };
-        let attribute = |name: &str| {
-            let start = head.find(&format!("{name}=\""))? + name.len() + 2;
-            head.get(start..)?.split('"').next().map(str::to_owned)
-        };
-        let Some(name) = attribute(" name") else { continue };
-        match attribute("filename") {
-            Some(file) => fields.push((name, file)),
-            None => fields.push((name, content.trim_end().to_owned())),
-        }
-    }
-    fields
-}
-
-/// An answer as HTTP: errors close the connection, successes keep it, and only a body has a content type.
-fn http_response(answer: Answer) -> Response<HttpBody> {
-    let has_body = answer.body != Body::Empty;
-    let mut response = Response::new(HttpBody::from(answer.body.into_bytes()));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
-    headers.insert(
-        CONNECTION,
-        HeaderValue::from_static(if answer.status == 200 { "Keep-Alive" } else { "close" }),
-    );
-    if has_body {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    }
-    // A phrase must be one line of visible text; what is not is left out rather than failing the answer.
-    let phrase: String = answer.reason.chars().filter(|character| !character.is_control()).collect();
-    if let Ok(phrase) = ReasonPhrase::try_from(phrase) {
-        response.extensions_mut().insert(phrase);
-    }
-    response
-}
-
-fn html() -> Response<HttpBody> {
-    let page =
-        "<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign in</h1></body></html>\n";
-    let mut response = http_response(Answer { body: Body::Spelt(page.into()), ..Answer::ok(json!(null)) });
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html;charset=UTF-8"));
-    response
-}
-
-/// The length promises the whole body, and then the stream breaks off.
-fn truncated(answer: Answer, length: usize) -> Response<HttpBody> {
-    let bytes = answer.body.clone().into_bytes();
-    let whole = bytes.len();
-    let start: Bytes = bytes.get(..length.min(whole)).unwrap_or_default().to_vec().into();
-    let mut response = http_response(answer);
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(whole));
-    // The pause lets what is there go out; an error at once would take the headers with it.
-    let parts =
-        futures::stream::iter([Ok(start), Err(Dropped)]).enumerate().then(|(number, part)| async move {
-            if number > 0 {
-                tokio::time::sleep(TRUNCATION_PAUSE).await;
-            }
-            part
-        });
-    *response.body_mut() = HttpBody::from_stream(parts);
-    response
 }

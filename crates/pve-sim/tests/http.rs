@@ -59,7 +59,8 @@ async fn successes_and_errors_have_the_recorded_headers_and_texts() {
 
     let outside = send(client(&server).get(format!("{}/nosuch", server.url()))).await;
     assert_eq!((outside.status, outside.reason.as_str()), (500, "no such file '/nosuch'"));
-    let format = send(client(&server).get(format!("{}/api2/xyz/version", server.url()))).await;
+    let format = client(&server).get(format!("{}/api2/xyz/version", server.url()));
+    let format = send(format.header("Authorization", token(&root))).await;
     assert_eq!((format.status, format.reason.as_str()), (501, "no formatter for uri /version, xyz"));
     let head = client(&server).head(format!("{}/api2/json/version", server.url()));
     let head = send(head.header("Authorization", token(&root))).await;

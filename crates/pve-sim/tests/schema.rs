@@ -61,17 +61,26 @@ fn all_paths(world: &World) -> Vec<(&'static str, String)> {
             fill("{roleid}", state.access.roles.keys().cloned().collect());
             // What no world has by itself (tasks, rules, aliases, …) has tests of its own.
             open.retain(|path| !path.contains('{'));
-            // A backup's configuration takes a backup, a prune its options, and no node has Ceph.
-            if template.ends_with("/extractconfig")
-                || template.contains("/ceph/")
-                || template.ends_with("/prunebackups")
-            {
+            // A backup's configuration takes a backup, a prune its options; no node has Ceph, a spare disk, a backup server,
+            // a way to the Internet, or a VNC server.
+            const REFUSED: [&str; 7] = [
+                "/extractconfig",
+                "/ceph/",
+                "/prunebackups",
+                "/disks/smart",
+                "/file-restore/",
+                "/query-url-metadata",
+                "/vncwebsocket",
+            ];
+            if REFUSED.iter().any(|part| template.contains(part)) {
                 continue;
             }
             for path in &mut open {
                 path.push_str(match template.rsplit('/').next().unwrap() {
                     "schedule-analyze" => "?schedule=daily",
                     "rrddata" => "?timeframe=hour",
+                    "rrd" => "?timeframe=hour&ds=cpu",
+                    "lvmthin" if template.contains("/scan/") => "?vg=pve",
                     "feature" => "?feature=snapshot",
                     "dump" => "?type=user",
                     "exec-status" => "?pid=1",

@@ -196,7 +196,7 @@ fn a_linked_clone_keeps_its_template() {
     ok(&world, "POST", &format!("{VM}/template"), &[]);
     assert_eq!(
         call(&world, ROOT, "POST", &format!("{VM}/clone"), &[("newid", "101"), ("storage", "nfs-vm")]).status,
-        400
+        500
     );
     assert_eq!(task(&world, "POST", &format!("{VM}/clone"), &[("newid", "101")]), "OK");
     let exit = task(&world, "DELETE", VM, &[]);

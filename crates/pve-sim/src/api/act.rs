@@ -43,7 +43,6 @@ impl Act<'_> {
             principal: self.principal,
             parameters: self.parameters,
             local_node: self.local_node,
-            lxc_path: self.lxc_path,
             moment: self.moment,
             now: self.now,
         }

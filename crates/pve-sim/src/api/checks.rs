@@ -53,11 +53,21 @@ fn evaluate(check: &Value, call: &Call<'_>) -> Result<(), Answer> {
         "or" => Err(plain()),
         "perm" => {
             let path = fill(text(0).unwrap_or_default(), call);
-            let any = text(2) == Some("any");
+            let option = |name: &str| {
+                let at = rest.iter().skip(2).position(|one| one == name)?;
+                rest.get(at + 3)
+            };
+            // An alternative by a parameter is none where that is not given.
+            if option("require_param").and_then(Value::as_str).is_some_and(|name| call.text(name).is_empty())
+            {
+                return Err(plain());
+            }
+            let any = option("any").is_some();
             require(call, &path, &names(1), any)
         }
         "userid-param" => match text(0) {
-            Some("self") if call.text("userid") == call.principal.user() => Ok(()),
+            // A token is not its user.
+            Some("self") if call.text("userid") == call.principal.id() => Ok(()),
             Some("self") | None => Err(plain()),
             Some(privilege) => {
                 let realm = call.text("userid").rsplit_once('@').map_or("pam", |(_, realm)| realm);

@@ -1,171 +1,155 @@
-//! Creating, cloning and destroying guests.
+//! Creating and destroying guests.
 
 use super::act::{Act, fail};
-use super::{checks, config};
+use super::config_privileges::{check_container, check_vm, root_only};
+use super::{checks, config, disks, volume_access};
 use crate::answer::Answer;
 use crate::work::NO_CONFIG;
-use crate::world::state::GuestKind;
+use crate::work::disks::is_drive;
+use crate::world::access::Principal;
+use crate::world::config::{is_lxc_disk_key, parse_drive};
+use crate::world::state::{Guest, GuestKind};
 
-/// Who creates a guest holds `VM.Allocate` on it or on its pool.
-fn may_allocate(act: &Act<'_>, vmid: &str) -> Result<(), Answer> {
-    let pool = act.given("pool").map(|pool| format!("/pool/{pool}"));
-    let here = act.call().allows(&format!("/vms/{vmid}"), &["VM.Allocate"]);
-    let in_pool = pool.is_some_and(|path| act.call().allows(&path, &["VM.Allocate"]));
-    if here || in_pool { Ok(()) } else { Err(checks::plain()) }
+/// Who creates a guest holds `VM.Allocate` on it or on its pool; who restores over one, `VM.Backup` on it.
+fn may_allocate(act: &Act<'_>, restores_over: bool) -> Result<(), Answer> {
+    let here = format!("/vms/{}", act.text("vmid"));
+    let call = act.call();
+    let in_pool =
+        act.given("pool").is_some_and(|pool| call.allows(&format!("/pool/{pool}"), &["VM.Allocate"]));
+    if call.allows(&here, &["VM.Allocate"]) || in_pool || restores_over && call.allows(&here, &["VM.Backup"])
+    {
+        return Ok(());
+    }
+    Err(checks::plain())
 }
 
-fn check_pool(act: &Act<'_>) -> Result<(), Answer> {
+/// 500 for a pool that there is not.
+pub fn check_pool(act: &Act<'_>) -> Result<(), Answer> {
     match act.given("pool") {
         Some(pool) if !act.state.pools.contains_key(pool) => fail(format!("pool '{pool}' does not exist")),
         _ => Ok(()),
     }
 }
 
+/// The text for a number that is taken.
+pub fn taken(other: &Guest) -> String {
+    let word = crate::work::guest_word(other.kind);
+    format!("{word} {} already exists on node '{}'", other.vmid, other.node)
+}
+
 fn settings(act: &Act<'_>) -> Vec<(String, String)> {
     act.settings(&NO_CONFIG).into_iter().collect()
 }
 
-/// In a pool, the rights on the pool count for its guests from the start.
-fn check_new_options(act: &Act<'_>, kind: GuestKind, settings: &[(String, String)]) -> Result<(), Answer> {
-    let vmid = act.number("vmid");
-    if act.given("pool").is_none() {
-        return config::check_options(act, kind, vmid, settings.iter().map(|(key, _)| key.as_str()));
-    }
-    Ok(())
-}
-
-/// `POST /nodes/{node}/qemu`: creation or restoration. A number that is taken and an unknown storage fail at once, other
-/// problems of storages in the task.
+/// `POST /nodes/{node}/qemu`: creation or restoration. A number that is taken, an unknown storage and one that is not for
+/// images fail at once, other problems of storages in the task.
 pub fn qemu(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let vmid = act.text("vmid").to_owned();
-    let restores = act.given("archive").is_some();
-    may_allocate(act, &vmid)?;
+    let (vmid, pool) = (act.number("vmid"), act.given("pool").map(str::to_owned));
+    let archive = act.given("archive").map(str::to_owned);
     check_pool(act)?;
+    if let Some(storage) = act.given("storage") {
+        act.require(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"])?;
+    }
+    let overwrites = archive.is_some() && act.flag("force");
+    may_allocate(act, overwrites && act.state.guests.contains_key(&vmid))?;
     let settings = settings(act);
-    if !restores {
-        check_new_options(act, GuestKind::Qemu, &settings)?;
+    if let Some(archive) = &archive {
+        if let Some((key, _)) = settings.iter().find(|(key, _)| is_drive(GuestKind::Qemu, key)) {
+            return Err(Answer::bad_parameter(key, "option conflicts with option 'archive'"));
+        }
+        if archive == "-" {
+            return fail("pipe requires cli environment");
+        }
+        volume_access::check(&act.call(), Some(vmid), archive, Some("backup"))?;
     }
-    config::check_storages(act, GuestKind::Qemu, &settings)?;
-    check_balloon(act)?;
-    let taken = act.state.guests.get(&act.number("vmid")).filter(|_| !(restores && act.flag("force")));
-    if let Some(other) = taken {
-        let word = crate::work::guest_word(other.kind);
-        let node = &other.node;
-        let verb = if restores { "restore" } else { "create" };
-        return fail(format!("unable to {verb} VM {vmid} - {word} {vmid} already exists on node '{node}'"));
+    config::check_storages(act, &settings, act.given("storage"))?;
+    check_vm(act, vmid, pool.as_deref(), settings.iter().map(|(key, _)| key.as_str()))?;
+    let cards = settings.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    volume_access::check_bridges(&act.call(), cards)?;
+    let verb = if archive.is_some() { "restore" } else { "create" };
+    if let Some(other) = act.state.guests.get(&vmid) {
+        let same = other.kind == GuestKind::Qemu && other.node.as_ref() == act.node()?;
+        if !(overwrites && same) {
+            return fail(format!("unable to {verb} VM {vmid} - {}", taken(other)));
+        }
+        if let Some(lock) = other.lock() {
+            return fail(format!("unable to {verb} VM {vmid} - VM is locked ({lock})"));
+        }
     }
-    act.fork(if restores { "qmrestore" } else { "qmcreate" }, &vmid, &[])
+    act.fork(if archive.is_some() { "qmrestore" } else { "qmcreate" }, &vmid.to_string(), &[])
 }
 
-fn check_balloon(act: &Act<'_>) -> Result<(), Answer> {
-    let number = |name: &str| act.given(name).and_then(|text| text.parse::<u64>().ok());
-    if number("balloon").unwrap_or_default() > number("memory").unwrap_or(512) {
-        return fail("balloon value too large (must be smaller than assigned memory)");
-    }
-    Ok(())
-}
-
-/// `POST /nodes/{node}/lxc`: creation from a template, or restoration.
+/// `POST /nodes/{node}/lxc`: creation from a template, or restoration. Unlike a VM's, all storages are looked at before
+/// the task starts.
 pub fn lxc(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let vmid = act.text("vmid").to_owned();
-    may_allocate(act, &vmid)?;
-    check_pool(act)?;
-    if let Some(other) = act.state.guests.get(&act.number("vmid")).filter(|_| !act.flag("force")) {
-        let word = crate::work::guest_word(other.kind);
-        let node = &other.node;
-        return fail(format!("{word} {vmid} already exists on node '{node}'"));
-    }
+    let (vmid, node, pool) = (act.number("vmid"), act.node()?, act.given("pool").map(str::to_owned));
     let restores = act.flag("restore");
-    let settings = settings(act);
-    if !restores {
-        check_new_options(act, GuestKind::Lxc, &settings)?;
+    let mut over = false;
+    if let Some(other) = act.state.guests.get(&vmid) {
+        over = other.kind == GuestKind::Lxc && *other.node == node && restores && act.flag("force");
+        if !over {
+            return fail(taken(other));
+        }
+        if other.is_running() {
+            return fail("can't overwrite running container");
+        }
+        if other.config.int("protection") == Some(1) {
+            return fail(format!("unable to restore CT {vmid} - protection mode enabled"));
+        }
     }
-    config::check_storages(act, GuestKind::Lxc, &settings)?;
-    if let Some(storage) = act.given("storage").filter(|storage| !act.state.storages.contains_key(*storage)) {
-        return fail(format!("storage '{storage}' does not exist"));
-    }
-    act.fork(if restores { "vzrestore" } else { "vzcreate" }, &vmid, &[])
-}
-
-/// `POST …/clone`, on the source's node. Without `full` a template is cloned linked, anything else whole.
-pub fn clone_guest(act: &mut Act<'_>, kind: GuestKind) -> Result<Answer, Answer> {
-    let source = act.call().guest(kind)?.clone();
-    let (vmid, new) = (source.vmid, act.number("newid"));
     check_pool(act)?;
-    let word = crate::work::guest_word(kind);
-    if let Some(lock) = source.lock() {
-        return fail(format!("{word} is locked ({lock})"));
+    may_allocate(act, over)?;
+    let settings = settings(act);
+    let unprivileged = act.flag("unprivileged");
+    let written = settings.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+    check_container(act, vmid, pool.as_deref(), None, unprivileged, written)?;
+    let template = act.text("ostemplate").to_owned();
+    if template == "-" {
+        return fail("pipe requires cli environment");
     }
-    if let Some(target) = act.given("target")
-        && !act.state.nodes.contains_key(target)
-    {
-        return fail(format!("no such cluster node '{target}'"));
-    }
-    if let Some(storage) = act.given("storage").filter(|storage| !act.state.storages.contains_key(*storage)) {
-        return fail(format!("storage '{storage}' does not exist"));
-    }
-    let linked = match act.given("full") {
-        Some(full) => full == "0",
-        None => source.is_template(),
+    let content = if restores { "backup" } else { "vztmpl" };
+    volume_access::check(&act.call(), Some(vmid), &template, Some(content))?;
+    check_container_storages(act, &node, &settings)?;
+    act.fork(if restores { "vzrestore" } else { "vzcreate" }, &vmid.to_string(), &[])
+}
+
+/// Each storage of a new container is switched on, here, and for containers; without a root file system of its own that
+/// goes to the default storage.
+fn check_container_storages(act: &Act<'_>, node: &str, settings: &[(String, String)]) -> Result<(), Answer> {
+    let default = act.given("storage").unwrap_or("local");
+    let check = |storage: &str| {
+        let found = volume_access::enabled(act.state, storage, node)?;
+        if !volume_access::has_content(found, "rootdir") {
+            let text = format!("storage '{storage}' does not support container directories");
+            return Err(Answer::bad_parameter("storage", &text));
+        }
+        act.require(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"])
     };
-    if linked {
-        for name in ["storage", "format"] {
-            if act.given(name).is_some() {
-                let text = format!("parameter '{name}' not allowed for linked clones");
-                return Err(Answer::bad_parameter(name, &text));
+    let mounts: Vec<_> = settings.iter().filter(|(key, _)| is_lxc_disk_key(key)).collect();
+    let has_root = mounts.iter().any(|(key, _)| key == "rootfs");
+    if !mounts.is_empty() && !has_root {
+        return fail("mount points configured, but 'rootfs' not set - aborting");
+    }
+    for (key, value) in mounts {
+        let mount = parse_drive(key, value);
+        if mount.volume.starts_with('/') {
+            if *act.principal != Principal::User(crate::world::access::ROOT.to_owned()) {
+                return fail("Only root can pass arbitrary filesystem paths.");
             }
-        }
-    }
-    if let Some(name) = act.given("snapname")
-        && !source.snapshots.iter().any(|snapshot| snapshot.name == name)
-    {
-        return fail(format!("snapshot '{name}' does not exist"));
-    }
-    if act.state.guests.contains_key(&new) {
-        return fail(format!("unable to create {word} {new}: config file already exists"));
-    }
-    let target = act.given("target").filter(|target| *target != source.node.as_ref());
-    let is_local = |storage: &str| act.state.storages.get(storage).is_some_and(|storage| !storage.shared);
-    for drive in source.drives() {
-        let Some(storage) = drive.storage().filter(|_| !drive.is_cdrom() && !drive.key.starts_with("unused"))
-        else {
             continue;
-        };
-        if let Some(target) = target.filter(|_| is_local(storage)) {
-            return fail(format!("can't clone {word} to node '{target}' ({word} uses local storage)"));
         }
-        if linked && !source.is_template() {
-            return fail(match kind {
-                GuestKind::Qemu => {
-                    format!("Linked clone feature is not supported for '{}' ({})", drive.volume, drive.key)
-                }
-                GuestKind::Lxc => "linked clone not possible - container is not a template".to_owned(),
-            });
-        }
+        // A size alone goes to the default storage.
+        check(mount.storage().unwrap_or(default))?;
     }
-    if kind == GuestKind::Lxc && source.is_running() && act.given("snapname").is_none() {
-        return fail("Cannot do full clones on a running container without snapshots");
-    }
-    let task = if kind == GuestKind::Qemu { "qmclone" } else { "vzclone" };
-    act.fork(task, &vmid.to_string(), &[])
+    if has_root { Ok(()) } else { check(default) }
 }
 
-pub fn clone_qemu(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    clone_guest(act, GuestKind::Qemu)
-}
-
-pub fn clone_lxc(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    clone_guest(act, GuestKind::Lxc)
-}
-
-/// `DELETE …/{vmid}`: a protected, running, HA-managed or replicated guest is refused at once; a lock fails the task.
+/// `DELETE …/{vmid}`: a protected, HA-managed, replicated or running guest is refused at once; a lock fails the task.
 pub fn destroy(act: &mut Act<'_>, kind: GuestKind) -> Result<Answer, Answer> {
+    root_only(act, &["skiplock"])?;
     let guest = act.call().guest(kind)?.clone();
     let vmid = guest.vmid;
     let word = crate::work::guest_word(kind);
-    if act.flag("skiplock") && !act.is_root() {
-        return Err(Answer::bad_parameter("skiplock", "Only root may use this option."));
-    }
     if guest.config.int("protection") == Some(1) {
         return fail(format!("can't remove {word} {vmid} - protection mode enabled"));
     }
@@ -198,4 +182,12 @@ pub fn destroy_qemu(act: &mut Act<'_>) -> Result<Answer, Answer> {
 
 pub fn destroy_lxc(act: &mut Act<'_>) -> Result<Answer, Answer> {
     destroy(act, GuestKind::Lxc)
+}
+
+/// 400 for a storage that cannot take images; kept beside creation, whose text it is.
+pub fn require_images(act: &Act<'_>, storage: &str) -> Result<(), Answer> {
+    if volume_access::has_content(volume_access::defined(act.state, storage)?, "images") {
+        return Ok(());
+    }
+    disks::no_images(storage)
 }

@@ -111,6 +111,10 @@ fn add_qmp(call: &Call<'_>, guest: &Guest, row: &mut Map<String, Value>) {
         return;
     }
     let measured = measure(call, guest);
+    set("nics", cards(guest, &measured));
+    if call.state.silent_monitors.contains(&guest.vmid) {
+        return;
+    }
     set("diskread", json!(measured.disk_read));
     set("diskwrite", json!(measured.disk_write));
     set("proxmox-support", json!({}));
@@ -124,17 +128,28 @@ fn add_qmp(call: &Call<'_>, guest: &Guest, row: &mut Map<String, Value>) {
     for drive in drives {
         // All traffic is the first drive's, so that the sums agree with the guest's own.
         let (read, written) = if first { (measured.disk_read, measured.disk_write) } else { (0, 0) };
+        let touched = call.state.touched_drives.get(&guest.vmid);
+        let touched = touched.map_or(first, |drives| drives.contains(drive.key));
         first = false;
-        blocks.insert(drive.key.to_owned(), block_statistics(read, written));
+        let mut statistics = block_statistics(read, written);
+        // QEMU tells how long a drive has been idle once it was used.
+        if touched {
+            statistics["idle_time_ns"] = json!(1_000_000_000);
+        }
+        blocks.insert(drive.key.to_owned(), statistics);
     }
     set("blockstat", Value::Object(blocks));
+}
+
+/// The traffic of each card, as the host counts it.
+fn cards(guest: &Guest, measured: &Measured) -> Value {
     let mut cards = Map::new();
     for (key, _) in guest.config.iter().filter(|(key, _)| is_numbered(key, "net")) {
         let (received, sent) = if cards.is_empty() { (measured.net_in, measured.net_out) } else { (0, 0) };
         let name = format!("tap{}i{}", guest.vmid, key.trim_start_matches("net"));
         cards.insert(name, json!({"netin": received, "netout": sent}));
     }
-    set("nics", Value::Object(cards));
+    Value::Object(cards)
 }
 
 fn block_statistics(read: u64, written: u64) -> Value {
@@ -209,13 +224,18 @@ pub fn config_lxc(call: &Call<'_>) -> Result<Answer, Answer> {
 }
 
 fn config(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
+    if !call.text("snapshot").is_empty() && call.flag("current") {
+        let text = "cannot use 'snapshot' parameter with 'current'";
+        let errors = ["current", "snapshot"].map(|name| (name.to_owned(), text.into()));
+        return Err(Answer::bad_parameters(errors.into_iter().collect()));
+    }
     let guest = call.guest(kind)?;
     // Pending values show as if they were applied, unless the present ones are asked for.
     let config =
         if guest.pending.is_empty() || call.flag("current") { &guest.config } else { &guest.config_to_be() };
     let mut data = config.to_json();
     if let Some(password) = data.get_mut("cipassword") {
-        *password = super::config::shown("cipassword", password.take());
+        *password = super::cloudinit::shown("cipassword", password.take());
     }
     let snapshot = call.text("snapshot");
     if !snapshot.is_empty() {
@@ -250,9 +270,9 @@ fn pending(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     let guest = call.guest(kind)?;
     let mut rows = Rows::default();
     for (key, value) in guest.config.iter() {
-        let mut row = json!({"key": key, "value": super::config::shown(key, value.to_json())});
+        let mut row = json!({"key": key, "value": super::cloudinit::shown(key, value.to_json())});
         match guest.pending.iter().find(|(have, _)| have == key) {
-            Some((_, Some(value))) => row["pending"] = super::config::shown(key, value.to_json()),
+            Some((_, Some(value))) => row["pending"] = super::cloudinit::shown(key, value.to_json()),
             Some((_, None)) => row["delete"] = json!(1),
             None => {}
         }
@@ -260,7 +280,7 @@ fn pending(call: &Call<'_>, kind: GuestKind) -> Result<Answer, Answer> {
     }
     for (key, value) in guest.pending.iter().filter(|(key, _)| guest.config.get(key).is_none()) {
         if let Some(value) = value {
-            rows.push(&json!({"key": key, "pending": super::config::shown(key, value.to_json())}));
+            rows.push(&json!({"key": key, "pending": super::cloudinit::shown(key, value.to_json())}));
         }
     }
     rows.push(&json!({"key": "digest", "value": guest.digest()}));

@@ -61,7 +61,7 @@ pub fn add(act: &mut Act<'_>) -> Result<Answer, Answer> {
     if let Some(guest) = act.state.guests.get_mut(&vmid) {
         guest.ha = Some(state.as_str().into());
     }
-    super::lifecycle::later(act, vmid, "");
+    super::power::later(act, vmid, "");
     done()
 }
 
@@ -111,7 +111,7 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
         if let Some(guest) = act.state.guests.get_mut(&vmid) {
             guest.ha = Some(state.as_str().into());
         }
-        super::lifecycle::later(act, vmid, "");
+        super::power::later(act, vmid, "");
     }
     done()
 }
@@ -134,7 +134,7 @@ pub fn migrate(act: &mut Act<'_>) -> Result<Answer, Answer> {
         return fail(format!("no such cluster node '{target}'"));
     }
     act.state.ha_doing.insert(sid, "migrate".to_owned());
-    super::lifecycle::later(act, vmid, &target);
+    super::power::later(act, vmid, &target);
     done()
 }
 

@@ -4,25 +4,37 @@ mod access;
 mod act;
 mod backup;
 mod checks;
+mod clone;
+mod cloudinit;
 mod cluster;
 mod collections;
 mod config;
+mod config_container;
+mod config_privileges;
+mod consoles;
 mod create;
+mod disks;
+mod downloads;
 mod firewall;
 mod guests;
 mod ha;
-mod lifecycle;
 mod metrics;
+mod migrate;
 mod network;
+mod node_actions;
 mod nodes;
 mod pools;
+mod power;
 mod replication;
 pub(crate) mod routes;
+mod snapshots;
 mod static_reads;
 mod storage;
 mod tasks;
+mod templates;
 mod tickets;
 mod users;
+mod volume_access;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -59,8 +71,6 @@ pub(crate) struct Call<'a> {
     /// Parameters of the path, the query and the body.
     pub parameters: &'a BTreeMap<String, String>,
     pub local_node: &'a str,
-    /// Whether the path is below `/nodes/{node}/lxc`.
-    pub lxc_path: bool,
     /// The moment to compute metrics for, if they are to vary.
     pub moment: Option<u64>,
     /// The cluster's time in seconds since 1970.
@@ -111,6 +121,22 @@ impl<'a> Call<'a> {
             .filter(|guest| guest.kind == kind && guest.node == node.name)
             .ok_or_else(|| no_configuration_file(&node.name, kind.config_directory(), vmid))
     }
+
+    /// Whether the path's VM runs. PVE asks its process for that, and of a VM that is not there says so in other words than
+    /// where it reads the configuration.
+    pub fn vm_on_node(&self) -> Result<bool, Answer> {
+        let node = &self.node()?.name;
+        let vmid = self.text("vmid");
+        let found = self.guest(crate::world::state::GuestKind::Qemu).map(Guest::is_running);
+        found.map_err(|_| {
+            Answer::error(500, format!("unable to find configuration file for VM {vmid} on node '{node}'"))
+        })
+    }
+
+    /// Whether the path's container runs; one that is not there does not.
+    pub fn container_runs(&self) -> bool {
+        self.guest(crate::world::state::GuestKind::Lxc).is_ok_and(Guest::is_running)
+    }
 }
 
 /// An unknown guest, or one on another node or of the other kind: 500 with the path of the missing file.
@@ -160,6 +186,13 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
         None => Some(Way::Write(None)),
     };
     let mut parameters = request.parameters.clone();
+    // What the path says may be said again, but not otherwise.
+    let differs =
+        |(name, value): &&(String, String)| parameters.get(name).is_some_and(|given| given != value);
+    if let Some((name, _)) = declared.in_path.iter().find(differs) {
+        let text = "duplicate parameter (already defined in URI) with conflicting values!";
+        return Answer::bad_parameter(name, text);
+    }
     parameters.extend(declared.in_path.iter().cloned());
     world.settle();
     let (moment, now) = (world.metrics_time(), world.now());
@@ -172,7 +205,6 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
                 principal,
                 parameters: &parameters,
                 local_node: request.local_node,
-                lxc_path: is_lxc(declared.template),
                 moment,
                 now,
             }
@@ -211,7 +243,10 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
             checked(&declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
         }),
         None => world.read(|state| match (&declared.method.index, checked(&declared, &call!(state))) {
-            (Some(key), Ok(())) => index(key, declared.template),
+            (Some(key), Ok(())) => match check_index(declared.template, &call!(state)) {
+                Ok(()) => index(key, declared.template),
+                Err(refusal) => refusal,
+            },
             (None, Ok(())) => not_there(),
             (_, Err(refusal)) => refusal,
         }),
@@ -227,6 +262,18 @@ enum Way {
 
 fn is_lxc(template: &str) -> bool {
     template.starts_with("/nodes/{node}/lxc")
+}
+
+/// Some indices read the guest's configuration first, others do not look whether it is there.
+fn check_index(template: &str, call: &Call<'_>) -> Result<(), Answer> {
+    use crate::world::state::GuestKind;
+    match template {
+        "/nodes/{node}/qemu/{vmid}/status" => call.guest(GuestKind::Qemu).map(drop),
+        "/nodes/{node}/lxc/{vmid}" | "/nodes/{node}/lxc/{vmid}/status" => {
+            call.guest(GuestKind::Lxc).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An index: the fixed names below a path.

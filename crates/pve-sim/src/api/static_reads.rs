@@ -29,6 +29,14 @@ pub fn none_on_node(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, json!([]))
 }
 
+/// ZFS's pools: none, and on a node without its programs not even a list.
+pub fn zfs_pools(call: &Call<'_>) -> Result<Answer, Answer> {
+    if call.state.without_zfs {
+        return fail("zfsutils-linux not installed");
+    }
+    on_node(call, json!([]))
+}
+
 /// LVM's volume groups are a tree.
 pub fn volume_groups(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, json!({"children": [], "leaf": 0}))
@@ -101,18 +109,28 @@ pub fn pci(call: &Call<'_>) -> Result<Answer, Answer> {
     )
 }
 
+/// A series is a file named after what it is about; PVE looks for nothing else.
+fn check_series(call: &Call<'_>) -> Result<(), Answer> {
+    let file = if !call.text("vmid").is_empty() {
+        let vmid = call.text("vmid");
+        let known = vmid.parse().is_ok_and(|vmid: u32| call.state.guests.contains_key(&vmid));
+        (!known).then(|| format!("pve2-vm/{vmid}"))
+    } else {
+        let storage = call.text("storage");
+        let known = storage.is_empty() || call.state.storages.contains_key(storage);
+        (!known).then(|| format!("pve2-storage/{}/{storage}", call.text("node")))
+    };
+    match file {
+        Some(file) => {
+            fail(format!("RRD error: opening '/var/lib/rrdcached/db/{file}': No such file or directory"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The points of a time series: of the last hour, day, … by its own step. Only the latest were measured.
 pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
-    if !call.text("vmid").is_empty() {
-        let kind = if call.lxc_path {
-            crate::world::state::GuestKind::Lxc
-        } else {
-            crate::world::state::GuestKind::Qemu
-        };
-        call.guest(kind)?;
-    } else if !call.text("storage").is_empty() && !call.state.storages.contains_key(call.text("storage")) {
-        return Err(Answer::bad_parameter("storage", "No such storage."));
-    }
+    check_series(call)?;
     let step: u64 = match call.text("timeframe") {
         "hour" => 60,
         "day" => 1_800,
@@ -125,7 +143,9 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         let vmid = vmid.parse().unwrap_or_default();
         call.state.guests.get(&vmid).is_some_and(|guest| !guest.is_running())
     };
-    let measured = if stopped(call.text("vmid")) {
+    // Of a guest whose past is known each point says itself what was measured.
+    let known = call.state.measured_fields.as_ref();
+    let measured = if known.is_none() && stopped(call.text("vmid")) {
         json!({"disk": 0, "maxcpu": 1, "maxdisk": 1u64 << 30, "maxmem": 512u64 << 20})
     } else if !call.text("vmid").is_empty() {
         json!({
@@ -145,7 +165,17 @@ pub fn rrd(call: &Call<'_>) -> Result<Answer, Answer> {
         })
     };
     let point = |number: u64| {
-        let mut row = if number >= call.state.unmeasured_points { measured.clone() } else { json!({}) };
+        let mut row = match known.map(|points| points.get(usize::try_from(number).unwrap_or_default())) {
+            Some(fields) => measured
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| fields.is_some_and(|fields| fields.contains(*name)))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            None if number >= call.state.unmeasured_points => measured.clone(),
+            None => json!({}),
+        };
         row["time"] = json!(end.saturating_sub((69 - number) * step));
         row
     };
@@ -168,11 +198,6 @@ fn service_row(name: &str) -> Value {
 
 pub fn service(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, service_row(call.text("service")))
-}
-
-pub fn service_action(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let service = act.text("service").to_owned();
-    act.fork("srvreload-service", &service, &[])
 }
 
 pub fn apt_versions(call: &Call<'_>) -> Result<Answer, Answer> {
@@ -205,8 +230,11 @@ pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
     fail("binary not installed: /usr/bin/ceph-mon")
 }
 
+/// The system log, which is empty, with the number of its lines: one says so.
 pub fn log_lines(call: &Call<'_>) -> Result<Answer, Answer> {
-    on_node(call, json!([{"n": 1, "t": "no content"}]))
+    let mut answer = on_node(call, json!([]))?;
+    answer.body = crate::answer::Body::Json(json!({"data": [{"n": 1, "t": "no content"}], "total": 1}));
+    Ok(answer)
 }
 
 pub fn journal(call: &Call<'_>) -> Result<Answer, Answer> {
@@ -315,24 +343,44 @@ pub fn set_node_config(act: &mut Act<'_>) -> Result<Answer, Answer> {
     done()
 }
 
-/// `PUT /nodes/{node}/dns`, `…/time`, `POST …/hosts`: taken note of.
+/// `PUT /nodes/{node}/time`: the zone must be one.
+pub fn set_time(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    const REGIONS: [&str; 12] = [
+        "Africa",
+        "America",
+        "Antarctica",
+        "Arctic",
+        "Asia",
+        "Atlantic",
+        "Australia",
+        "Etc",
+        "Europe",
+        "Indian",
+        "Pacific",
+        "US",
+    ];
+    act.node()?;
+    let zone = act.text("timezone");
+    let known = match zone.split_once('/') {
+        Some((region, city)) => REGIONS.contains(&region) && !city.is_empty(),
+        None => !zone.is_empty() && zone.len() <= 7 && zone.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+    };
+    if known { done() } else { Err(Answer::bad_parameter("timezone", "No such timezone")) }
+}
+
+/// `POST /nodes/{node}/hosts`: a digest must be that of the file.
+pub fn set_hosts(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let own = hosts(&act.call())?.body.to_json()["data"]["digest"].clone();
+    match act.given("digest").filter(|digest| own != *digest) {
+        Some(_) => fail(super::disks::MODIFIED),
+        None => done(),
+    }
+}
+
+/// `PUT /nodes/{node}/dns`: taken note of.
 pub fn accept(act: &mut Act<'_>) -> Result<Answer, Answer> {
     act.node()?;
     done()
-}
-
-/// `POST /nodes/{node}/startall`, `stopall`, …: a task.
-pub fn bulk(act: &mut Act<'_>, task: &str) -> Result<Answer, Answer> {
-    act.node()?;
-    act.fork(task, "", &[])
-}
-
-pub fn start_all(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "startall")
-}
-
-pub fn stop_all(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "stopall")
 }
 
 /// `POST /nodes/{node}/status`: reboot or shutdown.
@@ -342,7 +390,8 @@ pub fn node_power(act: &mut Act<'_>) -> Result<Answer, Answer> {
 }
 
 pub fn apt_update(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    bulk(act, "aptupdate")
+    act.node()?;
+    act.fork("aptupdate", "", &[])
 }
 
 /// The version of the cluster's join protocol.
@@ -366,6 +415,14 @@ pub fn acme_terms(_: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!("https://letsencrypt.org/documents/LE-SA-v1.5-February-24-2025.pdf")))
 }
 
+/// The only template that the list of appliances has.
+const APPLIANCE: &str = "debian-12-standard_12.7-1_amd64.tar.zst";
+
+/// Whether the list of appliances has a template.
+pub fn is_appliance(template: &str) -> bool {
+    template == APPLIANCE
+}
+
 pub fn appliances(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(
         call,
@@ -375,7 +432,7 @@ pub fn appliances(call: &Call<'_>) -> Result<Answer, Answer> {
             "location": "http://download.proxmox.com/images/system/debian-12-standard_12.7-1_amd64.tar.zst",
             "maintainer": "Proxmox Support Team <support@proxmox.com>", "os": "debian-12", "package": "debian-12-standard",
             "section": "system", "source": "http://download.proxmox.com/images",
-            "template": "debian-12-standard_12.7-1_amd64.tar.zst", "type": "lxc", "version": "12.7-1",
+            "template": APPLIANCE, "type": "lxc", "version": "12.7-1",
         }]),
     )
 }

@@ -117,14 +117,8 @@ fn status_row(node: &Node, storage: &Storage) -> Value {
 /// The disk images on a storage. Without `VM.Config.Disk` on the guest or `Datastore.Allocate` here they are left out
 /// silently, so an auditor sees an empty list.
 pub fn content(call: &Call<'_>) -> Result<Answer, Answer> {
-    let (node, storage) = (call.node()?, known(call)?);
-    if storage.disabled {
-        return Err(Answer::error(500, format!("storage '{}' is disabled", storage.id)));
-    }
-    if !storage.is_for_node(&node.name) {
-        let text = format!("storage '{}' is not available on node '{}'", storage.id, node.name);
-        return Err(Answer::error(500, text));
-    }
+    let node = call.node()?;
+    let storage = super::volume_access::enabled(call.state, call.text("storage"), &node.name)?;
     let owner = call.text("vmid").parse::<u32>().ok();
     let may_see_all = call.allows(&format!("/storage/{}", storage.id), &["Datastore.Allocate"]);
     let mut rows = Rows::default();

@@ -57,6 +57,8 @@ pub fn cluster(call: &Call<'_>) -> Result<Answer, Answer> {
                 fields.insert("endtime".to_owned(), json!(end));
                 fields.insert("saved".to_owned(), json!("1"));
                 fields.insert("status".to_owned(), json!(exit));
+            } else if call.state.announced_tasks.contains(&task.upid) {
+                fields.insert("saved".to_owned(), json!("0"));
             }
         }
         rows.push(&row);
@@ -123,15 +125,21 @@ pub fn list(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(answer)
 }
 
-/// The task of a path: what is no UPID, and one that is not known, are bad parameters.
-fn find<'a>(call: &Call<'a>) -> Result<&'a Task, Answer> {
+/// The UPID of a path: what is none is a bad parameter.
+fn parse(call: &Call<'_>) -> Result<Task, Answer> {
+    let parsed = Task::parse(call.text("upid"));
+    parsed.ok_or_else(|| Answer::bad_parameter("upid", "unable to parse worker upid"))
+}
+
+fn find<'a>(call: &Call<'a>) -> Option<&'a Task> {
     let upid = call.text("upid");
-    let Some(parsed) = Task::parse(upid) else {
-        return Err(Answer::bad_parameter("upid", "unable to parse worker upid"));
-    };
-    check_owner(call, &parsed)?;
-    let found = call.state.tasks.iter().find(|task| task.upid == upid);
-    found.ok_or_else(|| Answer::bad_parameter("upid", "no such task"))
+    call.state.tasks.iter().find(|task| task.upid == upid)
+}
+
+/// The task of a path, which must be known.
+fn known<'a>(call: &Call<'a>) -> Result<&'a Task, Answer> {
+    parse(call)?;
+    find(call).ok_or_else(|| Answer::bad_parameter("upid", "no such task"))
 }
 
 fn check_owner(call: &Call<'_>, task: &Task) -> Result<(), Answer> {
@@ -143,7 +151,8 @@ fn check_owner(call: &Call<'_>, task: &Task) -> Result<(), Answer> {
 
 /// `GET …/status`: `stopped` with an exit status, or `running` without one.
 pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
-    let task = find(call)?;
+    let task = known(call)?;
+    check_owner(call, task)?;
     let mut row = row(task);
     match &task.exit {
         Some(exit) => {
@@ -158,15 +167,12 @@ pub fn status(call: &Call<'_>) -> Result<Answer, Answer> {
 /// `GET …/log`: lines with numbers. An empty log has the one line `no content`; the log of a task that there never was is
 /// no list at all.
 pub fn log(call: &Call<'_>) -> Result<Answer, Answer> {
-    let task = match find(call) {
-        Ok(task) => task,
-        Err(refusal) if refusal.status == 400 && Task::parse(call.text("upid")).is_some() => {
-            let mut answer = Answer::ok(Value::Null);
-            let line = json!({"n": 1, "t": "unable to open file - No such file or directory"});
-            answer.body = Body::Json(json!({"data": line, "total": 1}));
-            return Ok(answer);
-        }
-        Err(refusal) => return Err(refusal),
+    check_owner(call, &parse(call)?)?;
+    let Some(task) = find(call) else {
+        let mut answer = Answer::ok(Value::Null);
+        let line = json!({"n": 1, "t": "unable to open file - No such file or directory"});
+        answer.body = Body::Json(json!({"data": line, "total": 1}));
+        return Ok(answer);
     };
     if call.flag("download") {
         let mut answer = Answer::ok(Value::Null);
@@ -193,10 +199,8 @@ pub fn log(call: &Call<'_>) -> Result<Answer, Answer> {
 pub fn stop(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let upid = act.text("upid").to_owned();
     let call = act.call();
-    let Some(parsed) = Task::parse(&upid) else {
-        return Err(Answer::bad_parameter("upid", "unable to parse worker upid"));
-    };
-    if !is_own(&call, &parsed) {
+    let task = known(&call)?;
+    if !is_own(&call, task) {
         checks::require(&call, &format!("/nodes/{}", call.text("node")), &["Sys.Modify"], false)?;
     }
     let now = act.now;

@@ -32,11 +32,13 @@ fn failed() -> Answer {
 
 /// Finds out who sends a request. The refusals are 401 without a body, and differ in their reason.
 pub fn authenticate(world: &World, presented: Presented<'_>, lifetime: u64) -> Result<Principal, Answer> {
-    if let Some(token) = presented.authorization.and_then(|header| header.strip_prefix("PVEAPIToken=")) {
-        return by_token(world, token).ok_or_else(failed);
-    }
-    let Some(ticket) = presented.cookie.and_then(ticket_in) else {
-        return Err(Answer::bare(401, "No ticket"));
+    let ticket = presented.cookie.and_then(ticket_in).or_else(|| presented.authorization.and_then(ticket_in));
+    let Some(ticket) = ticket else {
+        let token = presented.authorization.and_then(|header| header.strip_prefix("PVEAPIToken="));
+        return match token {
+            Some(token) => by_token(world, token).ok_or_else(failed),
+            None => Err(Answer::bare(401, "No ticket")),
+        };
     };
     let user = verify_ticket(world, &ticket, lifetime).ok_or_else(failed)?;
     if presented.writes && !presented.csrf.is_some_and(|token| verify_csrf(world, &user, token, lifetime)) {
@@ -59,7 +61,7 @@ fn by_token(world: &World, text: &str) -> Option<Principal> {
     })
 }
 
-/// The ticket in a `Cookie` header; clients send it raw or url-encoded.
+/// The ticket in a `Cookie` header, or in `Authorization`; clients send it raw or url-encoded. It goes before a token.
 fn ticket_in(cookie: &str) -> Option<String> {
     let value = cookie.split(';').find_map(|part| part.trim().strip_prefix("PVEAuthCookie="))?;
     Some(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())

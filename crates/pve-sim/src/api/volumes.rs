@@ -4,59 +4,70 @@ use serde_json::{Map, Value, json};
 
 use super::Call;
 use super::act::{Act, done, fail};
-use super::checks;
+use super::{checks, volume_access};
 use crate::answer::{Answer, Rows};
-use crate::work::disks::{volume_exists, volumes_of};
+use crate::work::disks::volume_exists;
 use crate::world::config::parse_size;
-use crate::world::state::{Storage, Volume};
+use crate::world::state::{Guest, Storage, Volume};
+use crate::world::volname::{image_file, keeps_files, split_volume_id};
 
-/// `local:iso/a.iso` of the path, or what `volume` alone names.
+/// The volume that the path names: with its storage, which must be the path's, or without.
 fn volume_id(call: &Call<'_>) -> Result<String, Answer> {
     let (storage, volume) = (call.text("storage"), call.text("volume"));
-    if volume.contains(':') {
-        return Ok(volume.to_owned());
+    if !volume.contains(':') {
+        return Ok(format!("{storage}:{volume}"));
     }
-    let named = volume.contains('/');
-    if !named {
-        return fail(format!("unable to parse directory volume name '{volume}'"));
-    }
-    Ok(format!("{storage}:{volume}"))
+    let problem = match split_volume_id(volume) {
+        Some((named, _)) if named == storage => return Ok(volume.to_owned()),
+        Some((named, _)) => format!("storage ID mismatch ({named} != {storage})\n"),
+        None => format!("unable to parse volume ID '{volume}'\n"),
+    };
+    Err(Answer::bad_parameter("volume", &problem))
 }
 
 fn storage<'a>(call: &Call<'a>) -> Result<&'a Storage, Answer> {
-    let id = call.text("storage");
-    let found = call.state.storages.get(id);
-    found.ok_or_else(|| Answer::error(500, format!("storage '{id}' does not exist")))
+    volume_access::defined(call.state, call.text("storage"))
 }
 
-/// `GET …/content/{volume}`: where it is and how large.
+/// Where a storage keeps a volume.
+fn path_of(storage: &Storage, name: &str) -> String {
+    let Some(root) = storage.properties.get("path").and_then(Value::as_str) else {
+        return format!("/dev/{}/{name}", storage.id);
+    };
+    match name.split_once('/') {
+        Some(("iso", file)) => format!("{root}/template/iso/{file}"),
+        Some(("vztmpl", file)) => format!("{root}/template/cache/{file}"),
+        Some(("backup", file)) => format!("{root}/dump/{file}"),
+        Some(("snippets" | "import", _)) => format!("{root}/{name}"),
+        _ => format!("{root}/images/{name}"),
+    }
+}
+
+/// `GET …/content/{volume}`: where it is and how large; of a backup also its notes and whether it is protected.
 pub fn get(call: &Call<'_>) -> Result<Answer, Answer> {
     let id = volume_id(call)?;
-    let storage = storage(call)?;
-    let path = storage.properties.get("path").and_then(Value::as_str).unwrap_or("/dev").to_owned();
-    let name = id.split_once(':').map_or("", |(_, name)| name).to_owned();
+    volume_access::check(call, None, &id, None)?;
+    let (storage, parsed) = volume_access::parse(call.state, &id)?;
+    let name = id.split_once(':').map_or("", |(_, name)| name);
+    let path = path_of(storage, name);
     if let Some(volume) = call.state.volumes.get(&id) {
-        let mut row = json!({
-            "format": volume.format, "path": format!("{path}/{name}"), "size": volume.size, "used": volume.size,
-        });
-        if let Some(notes) = &volume.notes {
-            row["notes"] = json!(notes);
-        }
-        if volume.content == "backup" {
+        let mut row =
+            json!({"format": volume.format, "path": path, "size": volume.size, "used": volume.size});
+        if parsed.content == "backup" {
+            row["notes"] = json!(volume.notes.as_deref().unwrap_or_default());
             row["protected"] = json!(u8::from(volume.protected));
         }
         return Ok(Answer::ok(row));
     }
     for guest in call.state.guests.values() {
         if let Some(drive) = guest.drives().into_iter().find(|drive| drive.volume == id) {
-            let format = id.rsplit_once('.').map_or("raw", |(_, end)| end);
             let size = drive.size().unwrap_or(1 << 30);
             return Ok(Answer::ok(json!({
-                "format": format, "path": format!("{path}/images/{name}"), "size": size, "used": size / 3,
+                "format": parsed.format, "path": path, "size": size, "used": size / 3,
             })));
         }
     }
-    fail(format!("volume '{id}' does not exist"))
+    fail(format!("volume_size_info on '{id}' failed - no format"))
 }
 
 /// The rows of volumes that no guest mentions, for the list of a storage's content.
@@ -122,30 +133,31 @@ fn may_see(call: &Call<'_>, storage: &Storage, volume: &Volume) -> bool {
 pub fn allocate(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let (storage_id, name, vmid) =
         (act.text("storage").to_owned(), act.text("filename").to_owned(), act.number("vmid"));
-    let call = act.call();
-    let storage = storage(&call)?.clone();
-    if storage.disabled {
-        return fail(format!("storage '{storage_id}' is disabled"));
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_owned());
+    let ending = ending.filter(|ending| matches!(ending.as_str(), "raw" | "qcow2" | "vmdk"));
+    if let (Some(wanted), Some(ending)) = (act.given("format"), &ending)
+        && wanted != ending
+    {
+        let text = format!("different storage formats ({wanted} != {ending})");
+        return Err(Answer::bad_parameter("format", &text));
     }
-    let prefix = format!("vm-{vmid}-");
-    let stem = name
-        .strip_prefix("vm-")
-        .or_else(|| name.strip_prefix("base-"))
-        .or_else(|| name.strip_prefix("subvol-"));
-    if stem.is_none() {
-        return fail(format!("unable to parse volume filename '{name}'"));
-    }
-    if !name.starts_with(&prefix) && !name.starts_with("subvol-") {
+    let storage = volume_access::enabled(act.state, &storage_id, &act.node()?)?.clone();
+    let is_file = keeps_files(&storage.kind);
+    let format = act.given("format").map(str::to_owned).or(ending).unwrap_or_else(|| "raw".to_owned());
+    if is_file {
+        let (own, _) = image_file(&name).map_err(|text| Answer::error(500, text))?;
+        if own != format {
+            return fail(format!(
+                "illegal name '{name}' - wrong extension for format ('{own} != '{format}')"
+            ));
+        }
+    } else if !name.starts_with(&format!("vm-{vmid}-")) && !name.starts_with(&format!("subvol-{vmid}-")) {
         return fail(format!("illegal name '{name}' - should be 'vm-{vmid}-*'"));
     }
-    let format = act.given("format").map_or_else(
-        || name.rsplit_once('.').map_or("raw".to_owned(), |(_, end)| end.to_owned()),
-        str::to_owned,
-    );
-    let is_file = matches!(storage.kind.as_str(), "dir" | "nfs" | "cifs");
     let id = if is_file { format!("{storage_id}:{vmid}/{name}") } else { format!("{storage_id}:{name}") };
     if volume_exists(act.state, &id) {
-        return fail(format!("disk image '{id}' already exists"));
+        let path = path_of(&storage, id.split_once(':').map_or("", |(_, name)| name));
+        return fail(format!("disk image '{path}' already exists"));
     }
     // A size without a unit is in KiB.
     let text = act.text("size");
@@ -167,32 +179,26 @@ pub fn allocate(act: &mut Act<'_>) -> Result<Answer, Answer> {
 pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let call = act.call();
     let id = volume_id(&call)?;
-    storage(&call)?;
-    let here = format!("/storage/{}", call.text("storage"));
-    let volume = act.state.volumes.get(&id);
-    let owner = volume.and_then(|volume| volume.vmid).or_else(|| {
-        act.state.guests.values().find(|guest| volumes_of(guest).contains(&id)).map(|guest| guest.vmid)
-    });
-    let owner = owner.or_else(|| vmid_in(&id));
-    let backup = id.contains(":backup/");
-    if !call.allows(&here, &["Datastore.Allocate"]) {
-        let vmid = owner.unwrap_or_default();
-        match backup {
-            true => {
-                checks::require(&call, &here, &["Datastore.AllocateSpace"], false)?;
-                checks::require(&call, &format!("/vms/{vmid}"), &["VM.Backup"], false)?;
-            }
-            false => checks::require(&call, &here, &["Datastore.Allocate"], false)?,
+    let (storage, parsed) = volume_access::parse(call.state, &id)?;
+    let here = format!("/storage/{}", storage.id);
+    let owner = parsed.owner;
+    match owner.filter(|_| parsed.content == "backup") {
+        Some(vmid) => {
+            checks::require(&call, &here, &["Datastore.AllocateSpace"], false)?;
+            checks::require(&call, &format!("/vms/{vmid}"), &["VM.Backup"], false)?;
         }
+        None => checks::require(&call, &here, &["Datastore.Allocate"], false)?,
     }
     let storage = act.text("storage").to_owned();
     let about = owner.map_or_else(|| format!("@{storage}"), |vmid| format!("{vmid}@{storage}"));
-    act.fork("imgdel", &about, &[("volid", &id)])
-}
-
-/// The guest in a volume's name.
-fn vmid_in(id: &str) -> Option<u32> {
-    id.split([':', '/', '-', '_']).find_map(|part| part.parse::<u32>().ok().filter(|vmid| *vmid >= 100))
+    let answer = act.fork("imgdel", &about, &[("volid", &id)])?;
+    // Who waits for it and sees it end gets no UPID.
+    let ended = act.state.tasks.last().and_then(|task| task.exit.clone());
+    match ended.filter(|_| act.given("delay").is_some()) {
+        Some(exit) if exit == "OK" || exit.starts_with("WARNINGS") => done(),
+        Some(exit) => fail(exit),
+        None => Ok(answer),
+    }
 }
 
 /// `PUT …/content/{volume}`: a backup's notes and protection.
@@ -200,9 +206,15 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let id = volume_id(&act.call())?;
     let (notes, protected) =
         (act.given("notes").map(str::to_owned), act.given("protected").map(|flag| flag == "1"));
-    let Some(volume) = act.state.volumes.get_mut(&id) else {
-        return fail(format!("volume '{id}' does not exist"));
-    };
+    volume_access::check(&act.call(), None, &id, None)?;
+    let (_, parsed) = volume_access::parse(act.state, &id)?;
+    if parsed.content != "backup"
+        && let Some(attribute) = ["notes", "protected"].iter().find(|name| act.given(name).is_some())
+    {
+        return fail(format!("only backups support attribute '{attribute}'"));
+    }
+    // Notes are a file beside the backup, which PVE writes without looking for the backup.
+    let Some(volume) = act.state.volumes.get_mut(&id) else { return done() };
     if let Some(notes) = notes {
         volume.notes = Some(notes);
     }
@@ -251,47 +263,77 @@ pub fn prune_preview(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::rows(rows))
 }
 
-/// `DELETE …/prunebackups`: a task.
+/// `DELETE …/prunebackups`: a task, of one guest's backups or of all.
 pub fn prune(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let id = act.text("storage").to_owned();
-    storage(&act.call())?;
+    act.node()?;
+    let storage = act.text("storage").to_owned();
+    let place = format!("/storage/{storage}");
+    let id = match act.given("vmid") {
+        Some(vmid) => {
+            act.require(&place, &["Datastore.AllocateSpace"])?;
+            act.require(&format!("/vms/{vmid}"), &["VM.Backup"])?;
+            format!("{vmid}@{storage}")
+        }
+        None => {
+            act.require(&place, &["Datastore.Allocate"])?;
+            storage
+        }
+    };
     act.fork("prunebackups", &id, &[])
 }
 
-/// `POST …/upload`: the name's ending must fit the content.
-pub fn upload(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    storage(&act.call())?;
-    let name = act.text("filename").to_owned();
-    let fits = match act.text("content") {
-        "iso" => name.ends_with(".iso") || name.ends_with(".img"),
-        "vztmpl" => [".tar.gz", ".tar.xz", ".tar.zst", ".tgz"].iter().any(|end| name.ends_with(end)),
-        "import" => [".ova", ".qcow2", ".raw", ".vmdk"].iter().any(|end| name.ends_with(end)),
-        _ => false,
-    };
-    if !fits {
-        return Err(Answer::bad_parameter("filename", "wrong file extension"));
+/// What contradicts the list of guests in a request for a backup.
+fn check_selection(act: &Act<'_>) -> Result<(), Answer> {
+    let refuse = |name: &str, text: &str| Err(Answer::bad_parameter(name, text));
+    if act.given("vmid").is_some() {
+        if let Some(name) = ["exclude", "pool"].iter().find(|name| act.given(name).is_some()) {
+            return refuse(name, "option conflicts with option 'vmid'");
+        }
+        if act.flag("all") {
+            return refuse("all", "option conflicts with option 'vmid'");
+        }
+        return Ok(());
     }
-    act.fork("imgcopy", "", &[])
+    if act.flag("all") || act.flag("stop") || act.given("pool").is_some() || act.given("exclude").is_some() {
+        return Ok(());
+    }
+    refuse("vmid", "property is missing")
 }
 
-/// `POST /nodes/{node}/vzdump`: a backup task, of guests on this node.
+/// `POST /nodes/{node}/vzdump`: a backup task, of guests on this node. Guests of other nodes are left out, and without any
+/// of this one there is no task. What the storage or a guest lacks is found in the task.
 pub fn backup(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let target = act.given("storage").unwrap_or("local").to_owned();
-    let storage = format!("/storage/{target}");
-    checks::require(&act.call(), &storage, &["Datastore.AllocateSpace"], false)?;
-    if !act.state.storages.contains_key(&target) {
-        return fail(format!("storage '{target}' does not exist"));
+    let node = act.node()?;
+    if act.flag("stdout") {
+        return Err(Answer::bad_parameter("stdout", "option is only allowed on the command line interface."));
     }
-    let chosen = ["vmid", "all", "pool"].iter().any(|name| act.given(name).is_some());
-    if !chosen {
-        return Err(Answer::bad_parameter("vmid", "property is missing"));
+    for name in ["prune-backups", "maxfiles", "tmpdir", "dumpdir", "script", "job-id", "bwlimit", "ionice"] {
+        if act.given(name).is_some() && !act.is_root() {
+            return Err(Answer::bad_parameter(name, "Only root may set this option."));
+        }
     }
-    for vmid in crate::schema::split_list(act.text("vmid")) {
-        checks::require(&act.call(), &format!("/vms/{vmid}"), &["VM.Backup"], false)?;
+    check_selection(act)?;
+    let named: Vec<u32> =
+        crate::schema::split_list(act.text("vmid")).filter_map(|vmid| vmid.parse().ok()).collect();
+    // One that there is not counts as local, so that its task fails visibly.
+    let here = |vmid: &&u32| act.state.guests.get(vmid).is_none_or(|guest| *guest.node == node);
+    let local: Vec<u32> = match (act.given("vmid"), act.given("pool")) {
+        (Some(_), _) => named.iter().filter(here).copied().collect(),
+        (None, pool) => {
+            let of_pool = |guest: &&Guest| pool.is_none_or(|pool| guest.pool.as_deref() == Some(pool));
+            act.state.guests_on(&node).filter(of_pool).map(|guest| guest.vmid).collect()
+        }
+    };
+    if local.is_empty() && !act.flag("all") {
+        return Ok(Answer::ok(json!("OK")));
     }
-    let id = match act.text("vmid") {
-        list if list.contains(',') => String::new(),
-        one => one.to_owned(),
+    if act.given("dumpdir").is_none() {
+        let storage = act.given("storage").unwrap_or("local");
+        act.require(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"])?;
+    }
+    let id = match local.as_slice() {
+        [one] => one.to_string(),
+        _ => String::new(),
     };
     act.fork("vzdump", &id, &[])
 }
@@ -319,6 +361,11 @@ pub fn backup_defaults(call: &Call<'_>) -> Result<Answer, Answer> {
 /// `GET /nodes/{node}/vzdump/extractconfig`: the configuration in a backup.
 pub fn extract(call: &Call<'_>) -> Result<Answer, Answer> {
     let id = call.text("volume");
+    volume_access::check(call, None, id, None)?;
+    let (_, parsed) = volume_access::parse(call.state, id)?;
+    if let Some(vmid) = parsed.owner {
+        checks::require(call, &format!("/vms/{vmid}"), &["VM.Backup"], false)?;
+    }
     match call.state.volumes.get(id) {
         Some(volume) => Ok(Answer::ok(json!(volume.config.clone().unwrap_or_default()))),
         None => fail(format!("volume '{id}' does not exist")),

@@ -34,7 +34,8 @@ fn replaced(cell: &'static OnceLock<Option<Regex>>, pattern: &str, text: &str, b
 pub(super) fn normal(text: &str) -> String {
     static QUOTED: OnceLock<Option<Regex>> = OnceLock::new();
     static NUMBER: OnceLock<Option<Regex>> = OnceLock::new();
-    let text = replaced(&QUOTED, r"'[^']*'", text, "'x'");
+    // An apostrophe inside a word is no quotation mark.
+    let text = replaced(&QUOTED, r"\B'[^']*'", text, "'x'");
     replaced(&NUMBER, r"\d+", &text, "0")
 }
 

@@ -2,9 +2,19 @@
 
 mod answers;
 mod answers_access;
+mod answers_cluster;
+mod answers_guests;
+mod answers_storage;
 mod compare;
+mod elements;
+mod guests;
+mod login;
 mod prepare;
 mod refusals;
+mod refusals_guests;
+mod rights;
+mod storages;
+mod variants;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +27,6 @@ use serde_json::{Map, Value};
 
 use crate::answer::Answer;
 use crate::recorded::RecordedError;
-use crate::server;
 use crate::world::World;
 
 /// A recorded request with its answer.
@@ -113,20 +122,35 @@ pub fn replay(file: &Path) -> Result<Report, RecordedError> {
     Ok(report)
 }
 
-/// Prepares a world for a recording, sends the request and compares.
+/// Prepares a world for a recording, sends the request and compares. What the answer leaves open is tried both ways.
 pub fn judge(recording: &Recording) -> Verdict {
     if let Some(below) = recording.below()
         && crate::api::is_covered(&recording.method, &below) == Some(false)
     {
         return Verdict::NotCovered;
     }
-    let prepared = prepare::prepare(recording);
+    let mut first = None;
+    for changes in variants::all() {
+        let mut prepared = prepare::prepare(recording);
+        for change in &changes {
+            change(&mut prepared.state);
+        }
+        let problems = attempt(recording, prepared);
+        if problems.is_empty() {
+            return Verdict::Agrees;
+        }
+        first.get_or_insert(problems);
+    }
+    Verdict::Differs(first.unwrap_or_default())
+}
+
+/// Sends the request to a prepared world: what differs.
+fn attempt(recording: &Recording, prepared: prepare::Prepared) -> Vec<String> {
     let world = Arc::new(World::from_state(prepared.state));
     // A task that was recorded while it ran is one that takes its time.
     world.set_time_scale(0.0);
     let answer = send(&world, recording, &prepared.changed, &prepared.local_node);
-    let problems = compare::compare(recording, &answer);
-    if problems.is_empty() { Verdict::Agrees } else { Verdict::Differs(problems) }
+    compare::compare(recording, &answer)
 }
 
 impl Recording {
@@ -148,16 +172,23 @@ impl Recording {
         inner
     }
 
-    /// The parameters as text.
+    /// The parameters as text; where only the body was kept, those in it.
     pub(crate) fn parameters(&self) -> BTreeMap<String, String> {
-        let given = self.params.iter().flatten();
-        given
-            .map(|(name, value)| {
-                (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-            })
-            .collect()
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let body = self.request_body.as_deref().unwrap_or_default();
+        match (&self.params, serde_json::from_str(body)) {
+            (Some(given), _) => given.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            (None, Ok(Value::Object(given))) => {
+                given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+            }
+            (None, _) if body.starts_with("--") => BTreeMap::new(),
+            (None, _) => url::form_urlencoded::parse(body.as_bytes()).into_owned().collect(),
+        }
     }
 }
+
+/// Stands for a parameter that is not sent: a digest that was the right one says nothing.
+const REMOVED: &str = "@removed";
 
 fn encode(parameters: &BTreeMap<String, String>) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
@@ -174,7 +205,11 @@ fn send(world: &Arc<World>, recording: &Recording, changed: &BTreeMap<String, St
             Some(("@challenge", user)) => crate::api::challenge_for(world, user),
             _ => value.clone(),
         };
-        parameters.insert(name.clone(), value);
+        if value == REMOVED {
+            parameters.remove(name);
+        } else {
+            parameters.insert(name.clone(), value);
+        }
     }
     let mut uri = recording.path.clone();
     let mut body = recording.request_body.clone().unwrap_or_default();
@@ -213,7 +248,7 @@ fn send(world: &Arc<World>, recording: &Recording, changed: &BTreeMap<String, St
         }
     }
     match request.body(Bytes::from(body)) {
-        Ok(request) => server::answer_directly(world, request, node),
+        Ok(request) => crate::exchange::answer_directly(world, request, node),
         Err(error) => Answer::error(400, format!("the recorded request cannot be sent: {error}")),
     }
 }

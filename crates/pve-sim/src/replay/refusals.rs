@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use regex::Regex;
 
 use super::prepare::Maker;
-use crate::world::state::{GuestKind, Power};
+use crate::world::state::GuestKind;
 
 /// The first groups of a pattern in a text.
-fn groups(pattern: &str, text: &str) -> Option<Vec<String>> {
+pub(super) fn groups(pattern: &str, text: &str) -> Option<Vec<String>> {
     static CACHE: OnceLock<std::sync::Mutex<std::collections::HashMap<String, Option<Regex>>>> =
         OnceLock::new();
     let mut cache =
@@ -31,95 +31,8 @@ impl Maker<'_> {
         let errors = self.recording.json.get("errors").map(|errors| errors.to_string()).unwrap_or_default();
         let first = |pattern: &str| groups(pattern, &reason).and_then(|groups| groups.into_iter().next());
         let node = self.node_name();
-        if let Some(found) = groups(r"(VM|CT) (\d+) already exists on node '([^']*)'", &reason)
-            && let [word, vmid, node] = found.as_slice()
-        {
-            let kind = if word == "CT" { GuestKind::Lxc } else { GuestKind::Qemu };
-            self.ensure_guest(kind, vmid.parse().unwrap_or_default(), node);
-        }
-        if let Some(vmid) = first(r"unable to create (?:VM|CT) (\d+): config file already exists") {
-            let kind = self.path_kind();
-            self.ensure_guest(kind, vmid.parse().unwrap_or_default(), &node);
-        }
-        if let Some(lock) = first(r"(?:VM|CT) is locked \(([a-z-]+)\)")
-            && let Some(guest) = self.path_guest()
-        {
-            guest.config.set("lock", lock);
-        }
-        if reason.contains("protection mode enabled")
-            && let Some(guest) = self.path_guest()
-        {
-            guest.config.set("protection", 1);
-            guest.config.set("scsi0", "local:1/vm-1-disk-0.qcow2,size=1G");
-            if let Some(key) = first(r"can't remove (?:drive|unused disk|mountpoint) '([^']*)'")
-                && let Some(guest) = self.path_guest()
-            {
-                guest.config.set(key, "local:1/vm-1-disk-1.qcow2,size=1G");
-            }
-        }
-        let runs = [
-            "is running",
-            "running VM without",
-            "running container without",
-            "while VM is running",
-            "if VM is running",
-            "already running",
-            "agent is not running",
-        ];
-        if runs.iter().any(|text| reason.contains(text))
-            && groups(r"VM \d+ is not running", &reason).is_none()
-            && let Some(guest) = self.path_guest()
-        {
-            guest.power = Power::Running;
-        }
-        if (reason.ends_with("not running"))
-            && let Some(guest) = self.path_guest()
-            && !reason.contains("agent")
-        {
-            guest.power = Power::Stopped;
-        }
-        if (reason.contains("guest agent is not running")
-            || groups(r"VM \d+ is not running", &reason).is_some())
-            && let Some(guest) = self.path_guest()
-        {
-            guest.config.set("agent", "1");
-        }
-        if reason.contains("contains snapshots")
-            && let Some(guest) = self.path_guest()
-        {
-            let config = guest.config.clone();
-            guest.snapshots.push(Self::snapshot("one", &config));
-        }
-        if (reason.contains("a template to a template") || reason.contains("if it's a template"))
-            && let Some(guest) = self.path_guest()
-        {
-            guest.config.set("template", 1);
-        }
-        if reason.contains("used in HA resources")
-            && let Some(guest) = self.path_guest()
-        {
-            guest.ha = Some("started".into());
-        }
-        if let Some(found) =
-            groups(r"Linked clone feature is not supported for '([^']*)' \(([a-z0-9]+)\)", &reason)
-            && let [volume, key] = found.as_slice()
-        {
-            let storage = volume.split(':').next().unwrap_or_default().to_owned();
-            self.ensure_storage(&storage);
-            if let Some(guest) = self.path_guest() {
-                guest.config.set(key.clone(), format!("{volume},size=1G"));
-            }
-        }
-        if let Some(storage) = first(r"storage '([^']*)' is disabled") {
-            self.ensure_storage(&storage).disabled = true;
-        }
-        if let Some(storage) = first(r"storage '([^']*)' is not available on node") {
-            self.ensure_node("elsewhere");
-            self.ensure_storage(&storage).nodes = Some(["elsewhere".to_owned()].into());
-        }
-        if let Some(storage) = first(r"storage '([^']*)' does not support") {
-            self.ensure_storage(&storage).content = "none".to_owned();
-        }
+        self.guest_refusal(&reason);
+        self.storage_refusal(&format!("{reason}\n{errors}"));
         if let Some(storage) = first(r"storage ID '([^']*)' already defined") {
             self.ensure_storage(&storage);
         }
@@ -162,7 +75,7 @@ impl Maker<'_> {
             }
         }
         if let Some(job) = first(r"Job '([^']*)' already exists") {
-            self.state.jobs.insert(job.clone(), super::prepare::answers_job(&job));
+            self.state.jobs.insert(job.clone(), super::elements::answers_job(&job));
         }
         if let Some(sid) = first(r"resource ID '([^']*)' already defined") {
             let vmid = sid.rsplit(':').next().and_then(|vmid| vmid.parse().ok()).unwrap_or_default();
@@ -206,14 +119,6 @@ impl Maker<'_> {
             groups(r"(?:VM|CT) (\d+) already exists", &errors).and_then(|found| found.into_iter().next())
         {
             self.ensure_guest(GuestKind::Qemu, vmid.parse().unwrap_or_default(), &node);
-        }
-        if reason.contains("you can't move to the same storage") {
-            let storage = self.parameter("storage").to_owned();
-            let key = self.parameter("disk").to_owned();
-            self.ensure_storage(&storage);
-            if let Some(guest) = self.path_guest() {
-                guest.config.set(key, format!("{storage}:1/vm-1-disk-0.raw,size=1G"));
-            }
         }
         if errors.contains("Token already exists") {
             let (user, token) = (self.parameter("userid").to_owned(), self.parameter("tokenid").to_owned());

@@ -111,6 +111,52 @@ fn firewall_ports(value: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A processor: one of QEMU's, or one of the cluster's own with a prefix. The names are PVE's list in short.
+fn processor(value: &str) -> Result<(), String> {
+    const FAMILIES: [&str; 30] = [
+        "486",
+        "Broadwell",
+        "Cascadelake",
+        "Conroe",
+        "Cooperlake",
+        "EPYC",
+        "GraniteRapids",
+        "Haswell",
+        "Icelake",
+        "IvyBridge",
+        "KnightsMill",
+        "Nehalem",
+        "Opteron_G",
+        "Penryn",
+        "SandyBridge",
+        "SapphireRapids",
+        "SierraForest",
+        "Skylake",
+        "Westmere",
+        "athlon",
+        "core2duo",
+        "coreduo",
+        "host",
+        "kvm32",
+        "kvm64",
+        "max",
+        "pentium",
+        "phenom",
+        "qemu",
+        "x86-64-v",
+    ];
+    let mut parts = value.split(',').map(|part| part.split_once('=').unwrap_or(("cputype", part)));
+    let model = parts.find(|(key, _)| *key == "cputype").map(|(_, model)| model);
+    match model {
+        Some(model)
+            if !model.starts_with("custom-") && !FAMILIES.iter().any(|known| model.starts_with(known)) =>
+        {
+            Err(format!("Built-in cputype '{model}' is not defined (missing 'custom-' prefix?)"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether `value` has the named format; formats that this table lacks accept everything.
 pub fn check(name: &str, value: &str) -> Result<(), String> {
     if name == "pve-priv-list" {
@@ -222,8 +268,16 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
             format!("value does not look like a valid disk size: {value}"),
         ),
         "urlencoded" => {
-            refuse(is!(r"^[-%a-zA-Z0-9_.!~*'()]*$", value), "invalid urlencoded string".to_owned())
+            refuse(is!(r"^[-%a-zA-Z0-9_.!~*'()]*$", value), format!("invalid urlencoded string: {value}"))
         }
+        "pve-qm-bootdev" => refuse(
+            is!(r"^((net|usb|hostpci|ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0)$", value),
+            format!("invalid boot device '{value}'"),
+        ),
+        "pve-qm-bootdisk" => {
+            refuse(is!(r"^(ide|sata|scsi|virtio)\d+$", value), format!("invalid boot disk '{value}'"))
+        }
+        "pve-vm-cpu-conf" => processor(value),
         "pve-startup-order" => refuse(
             is!(r"^(order=)?\d+(,up=\d+)?(,down=\d+)?$|^(up|down)=\d+(,(up|down)=\d+)?$", value),
             "unable to parse startup options".to_owned(),

@@ -2,6 +2,7 @@
 //! `compact.py`.
 
 mod formats;
+mod named_parts;
 mod table;
 mod verify;
 

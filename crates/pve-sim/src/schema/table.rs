@@ -88,7 +88,8 @@ fn compile(pattern: &str) -> Option<Regex> {
     Regex::new(&format!("^(?:{pattern})$")).ok()
 }
 
-fn parameter(declared: &Value) -> Parameter {
+/// A declaration as the schema writes it.
+pub(super) fn parameter(declared: &Value) -> Parameter {
     let number = |key: &str| declared[key].as_f64().or_else(|| declared[key].as_str()?.parse().ok());
     let size = |key: &str| number(key).map(|size| size as usize);
     let flag = |key: &str| declared[key] == 1 || declared[key] == true;

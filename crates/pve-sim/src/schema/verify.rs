@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::formats;
+use super::named_parts::named_parts;
 use super::table::{Format, Kind, Method, Parameter};
 use crate::answer::Answer;
 
@@ -88,6 +89,9 @@ fn check(declared: &Parameter, path: &str, value: &str) -> Result<(), String> {
     }
     match &declared.format {
         Some(Format::Named(name)) => {
+            if let Some(parts) = named_parts(name) {
+                return property_string(parts, path, value);
+            }
             formats::check(name, value).map_err(|problem| format!("invalid format - {problem}\n"))?;
         }
         Some(Format::Parts(parts)) => property_string(parts, path, value)?,

@@ -13,11 +13,18 @@ pub(super) fn configure(state: &mut State, work: &Work, log: &mut Log) -> Outcom
         .arguments
         .iter()
         .filter(|(key, _)| {
-            !matches!(key.as_str(), "node" | "vmid" | "digest" | "skiplock" | "background_delay")
+            !matches!(key.as_str(), "node" | "vmid" | "digest" | "skiplock" | "background_delay" | "problem")
         })
-        .map(|(key, value)| format!("-{key} {value}"))
+        .map(|(key, value)| match key.as_str() {
+            "cipassword" => format!("-{key} <hidden>"),
+            _ => format!("-{key} {value}"),
+        })
         .collect();
     log.push(format!("update VM {}: {}", work.vmid(), shown.join(" ")));
+    // What the request already showed to fail, fails here.
+    if let Some(problem) = work.given("problem").filter(|problem| !problem.is_empty()) {
+        return Err(problem.to_owned());
+    }
     apply(state, work, log)
 }
 

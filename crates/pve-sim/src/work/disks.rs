@@ -243,7 +243,8 @@ fn new_size(state: &State, work: &Work) -> Result<(String, u64), String> {
     };
     let is_lxc = state.guests.get(&work.vmid()).is_some_and(|guest| guest.kind == GuestKind::Lxc);
     if new < old {
-        return Err("shrinking disks is not supported".to_owned());
+        let text = if is_lxc { "unable to shrink disk size" } else { "shrinking disks is not supported" };
+        return Err(text.to_owned());
     }
     if is_lxc && new == old {
         return Err("disk is already at specified size".to_owned());

@@ -1,14 +1,14 @@
-//! Work on guests: creation, clones, destruction, snapshots, configuration.
+//! Work on guests: creation, and how values are stored.
 
 use super::disks::{self, is_drive, place_drive};
-use super::{Log, Outcome, check_lock, guest_word};
+use super::{Log, Outcome, guest_word};
 use crate::schema::split_list;
 use crate::world::config::{Config, ConfigValue, is_numbered, parse_drive};
 use crate::world::ids;
-use crate::world::state::{Guest, GuestKind, Power, Snapshot, State, Work};
+use crate::world::state::{Guest, GuestKind, Power, State, Work};
 
 /// Keys of a request that are no configuration.
-pub(crate) const NO_CONFIG: [&str; 27] = [
+pub(crate) const NO_CONFIG: [&str; 29] = [
     "node",
     "vmid",
     "start",
@@ -36,9 +36,11 @@ pub(crate) const NO_CONFIG: [&str; 27] = [
     "destroy-unreferenced-disks",
     "timeout",
     "template-storage",
+    "problem",
+    "ha-managed",
 ];
 
-fn kind_of(work: &Work) -> GuestKind {
+pub(super) fn kind_of(work: &Work) -> GuestKind {
     if work.kind.starts_with("vz") { GuestKind::Lxc } else { GuestKind::Qemu }
 }
 
@@ -76,7 +78,7 @@ pub(crate) fn stored(state: &mut State, kind: GuestKind, key: &str, value: &str)
     }
 }
 
-fn fresh_uuid(state: &mut State, what: &str) -> String {
+pub(super) fn fresh_uuid(state: &mut State, what: &str) -> String {
     state.created += 1;
     ids::uuid(state.seed, &format!("{what} {}", state.created))
 }
@@ -266,154 +268,6 @@ pub(super) fn create(state: &mut State, node: &str, work: &Work, log: &mut Log) 
     Ok(())
 }
 
-/// The new guest is there from the start, locked; the source is unchanged.
-pub(super) fn begin_clone(state: &mut State, work: &Work) -> Outcome {
-    check_lock(state, work)?;
-    let new: u32 = work.text("newid").parse().unwrap_or_default();
-    let word = guest_word(kind_of(work));
-    if state.guests.contains_key(&new) {
-        return Err(format!("unable to create {word} {new}: config file already exists"));
-    }
-    let Some(source) = state.guests.get(&work.vmid()) else { return Ok(()) };
-    let mut copy = source.clone();
-    copy.vmid = new;
-    copy.power = Power::Stopped;
-    copy.config = Config::default();
-    copy.config.set("lock", "clone");
-    copy.snapshots.clear();
-    copy.pending.clear();
-    copy.ha = None;
-    copy.pool = work.given("pool").map(Into::into);
-    if let Some(target) = work.given("target") {
-        copy.node = target.into();
-    }
-    state.guests.insert(new, copy);
-    Ok(())
-}
-
-/// A clone copies description and tags; UUIDs and network addresses are its own.
-pub(super) fn clone(state: &mut State, work: &Work, log: &mut Log) -> Outcome {
-    let new: u32 = work.text("newid").parse().unwrap_or_default();
-    let source = state.guests.get(&work.vmid()).cloned().ok_or_else(|| super::missing(state, work))?;
-    let kind = source.kind;
-    let taken = work
-        .given("snapname")
-        .and_then(|name| source.snapshots.iter().find(|snapshot| snapshot.name == name)?.config.clone());
-    let mut config = taken.unwrap_or_else(|| source.config.clone());
-    let gone: Vec<String> = config
-        .iter()
-        .map(|(key, _)| key.to_owned())
-        .filter(|key| {
-            is_numbered(key, "unused")
-                || matches!(key.as_str(), "lock" | "parent" | "template" | "vmstate" | "snaptime")
-        })
-        .collect();
-    for key in &gone {
-        config.remove(key);
-    }
-    let linked = source.is_template() && !work.flag("full");
-    let keys: Vec<String> = config.iter().map(|(key, _)| key.to_owned()).collect();
-    for key in keys {
-        let value = config.text(&key).unwrap_or_default().into_owned();
-        if is_drive(kind, &key) {
-            let drive = parse_drive(&key, &value);
-            let Some(storage) = drive.storage().map(str::to_owned).filter(|_| !value.contains("media=cdrom"))
-            else {
-                continue;
-            };
-            let wanted = if linked { storage.as_str() } else { work.given("storage").unwrap_or(&storage) };
-            let target =
-                state.storages.get(wanted).ok_or_else(|| format!("storage '{wanted}' does not exist"))?;
-            let format = work
-                .given("format")
-                .unwrap_or_else(|| drive.volume.rsplit_once('.').map_or("", |(_, end)| end));
-            let mut volume = disks::new_volume(state, target, kind, new, format);
-            if linked && let Some((_, name)) = volume.split_once(':') {
-                volume = format!("{}/{name}", drive.volume);
-            }
-            let mode = if linked { "linked" } else { "full" };
-            log.push(format!("create {mode} clone of drive {key} ({})", drive.volume));
-            let rest: String = drive.options.iter().map(|(name, value)| format!(",{name}={value}")).collect();
-            let text = disks::in_order(kind, &key, &format!("{volume}{rest}"));
-            config.set(key.clone(), text.clone());
-            if let Some(copy) = state.guests.get_mut(&new) {
-                copy.config.set(key, text);
-            }
-        } else if is_numbered(&key, "net") {
-            config.set(key.clone(), another_mac(state, kind, &key, &value));
-        }
-    }
-    if kind == GuestKind::Qemu {
-        let uuid = fresh_uuid(state, "smbios");
-        config.set("smbios1", format!("uuid={uuid}"));
-        let uuid = fresh_uuid(state, "vmgenid");
-        config.set("vmgenid", uuid);
-        let name = work.given("name").map_or_else(|| format!("Copy-of-VM-{}", source.name()), str::to_owned);
-        config.set("name", name);
-    } else {
-        let name =
-            work.given("hostname").map_or_else(|| format!("Copy-of-CT-{}", source.name()), str::to_owned);
-        config.set("hostname", name);
-    }
-    if let Some(text) = work.given("description") {
-        let text = stored(state, kind, "description", text);
-        config.set("description", text);
-    }
-    if let Some(copy) = state.guests.get_mut(&new) {
-        copy.config = config;
-    }
-    Ok(())
-}
-
-fn another_mac(state: &mut State, kind: GuestKind, key: &str, value: &str) -> String {
-    let method = disks::config_method(kind);
-    let mut parts =
-        method.and_then(|method| crate::schema::properties(method, key, value)).unwrap_or_default();
-    parts.remove("macaddr");
-    parts.remove("hwaddr");
-    let text: Vec<String> = parts.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    with_mac(state, kind, key, &text.join(","))
-}
-
-/// A guest whose images others build on cannot go, nor a locked one.
-pub(super) fn begin_destroy(state: &State, work: &Work) -> Outcome {
-    if !work.flag("skiplock") {
-        check_lock(state, work)?;
-    }
-    let Some(guest) = state.guests.get(&work.vmid()) else { return Ok(()) };
-    for volume in disks::volumes_of(guest) {
-        let base = format!("{volume}/");
-        let child = |other: &Guest| disks::volumes_of(other).iter().any(|volume| volume.starts_with(&base));
-        if state.guests.values().any(|other| other.vmid != guest.vmid && child(other)) {
-            return Err(format!("base volume '{volume}' is still in use by linked cloned"));
-        }
-    }
-    Ok(())
-}
-
-/// Destroys a guest with its rights and firewall; with `purge` also where jobs, HA and replication name it.
-pub(super) fn destroy(state: &mut State, work: &Work, log: &mut Log) -> Outcome {
-    let vmid = work.vmid();
-    let Some(guest) = state.guests.remove(&vmid) else { return Err(super::missing(state, work)) };
-    state.access.acl.remove(&format!("/vms/{vmid}"));
-    state.firewalls.remove(&format!("guest/{vmid}"));
-    if work.flag("purge") {
-        log.push(format!("purging {} {vmid} from related configurations..", guest_word(guest.kind)));
-        for job in state.jobs.values_mut() {
-            match &mut job.selection {
-                crate::world::state::Selection::Guests(vmids) => vmids.retain(|have| *have != vmid),
-                crate::world::state::Selection::All { exclude } => exclude.retain(|have| *have != vmid),
-                crate::world::state::Selection::Pool(_) => {}
-            }
-        }
-        let empty = |job: &crate::world::state::BackupJob| matches!(&job.selection, crate::world::state::Selection::Guests(vmids) if vmids.is_empty());
-        state.jobs.retain(|_, job| !empty(job));
-        state.ha_settings.retain(|sid, _| sid.rsplit(':').next() != Some(&vmid.to_string()));
-        state.replication.retain(|id, _| id.split('-').next() != Some(&vmid.to_string()));
-    }
-    Ok(())
-}
-
 /// A template's disks become base images.
 pub(crate) fn template(state: &mut State, work: &Work) -> Outcome {
     let Some(guest) = state.guests.get_mut(&work.vmid()) else { return Err(super::missing(state, work)) };
@@ -425,133 +279,5 @@ pub(crate) fn template(state: &mut State, work: &Work) -> Outcome {
         guest.config.set(key.clone(), based);
     }
     guest.config.set("template", 1);
-    Ok(())
-}
-
-/// Whether a guest's disks can be snapshotted: images of files must be qcow2, some storages cannot at all.
-pub(crate) fn can_snapshot(state: &State, guest: &Guest) -> bool {
-    guest.drives().iter().filter(|drive| !drive.key.starts_with("unused") && !drive.is_cdrom()).all(|drive| {
-        let storage = drive.storage().and_then(|storage| state.storages.get(storage));
-        match storage.map(|storage| storage.kind.as_str()) {
-            Some("dir" | "nfs" | "cifs" | "glusterfs") => drive.volume.ends_with(".qcow2"),
-            Some("lvm" | "iscsi" | "iscsidirect") => false,
-            // A host directory is left out; an unknown storage is not this rule's matter.
-            _ => true,
-        }
-    })
-}
-
-pub(super) fn begin_snapshot(state: &State, work: &Work) -> Outcome {
-    check_lock(state, work)?;
-    let Some(guest) = state.guests.get(&work.vmid()) else { return Ok(()) };
-    let name = work.text("snapname");
-    if guest.snapshots.iter().any(|snapshot| snapshot.name == name) {
-        return Err(format!("snapshot name '{name}' already used"));
-    }
-    if guest.is_template() {
-        return Err("you can't take a snapshot if it's a template".to_owned());
-    }
-    if !can_snapshot(state, guest) {
-        return Err("snapshot feature is not available".to_owned());
-    }
-    Ok(())
-}
-
-pub(super) fn snapshot(state: &mut State, work: &Work, log: &mut Log) -> Outcome {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let Some(guest) = state.guests.get_mut(&work.vmid()) else { return Err(super::missing(state, work)) };
-    let name = work.text("snapname");
-    let with_memory = work.flag("vmstate") && guest.power == Power::Running;
-    let mut config = guest.config.clone();
-    config.remove("parent");
-    if with_memory {
-        let storage =
-            guest.drives().iter().find_map(|drive| drive.storage().map(str::to_owned)).unwrap_or_default();
-        config.set("vmstate", format!("{storage}:{0}/vm-{0}-state-{name}.raw", guest.vmid));
-        config.set("runningmachine", "pc-i440fx-9.2+pve1");
-        config.set("runningcpu", "kvm64,enforce,+kvm_pv_eoi,+kvm_pv_unhalt,+lahf_lm,+sep");
-    }
-    for drive in guest.drives().iter().filter(|drive| !drive.is_cdrom() && drive.storage().is_some()) {
-        log.push(format!("snapshotting 'drive-{}' ({})", drive.key, drive.volume));
-    }
-    let parent = guest.config.text("parent").map(|parent| parent.into_owned());
-    let description = work.text("description").to_owned();
-    guest.snapshots.push(Snapshot {
-        name: name.to_owned(),
-        description,
-        time: now,
-        with_memory,
-        parent,
-        config: Some(config),
-    });
-    guest.config.set("parent", name);
-    Ok(())
-}
-
-pub(super) fn begin_snapshot_change(state: &State, work: &Work) -> Outcome {
-    let Some(guest) = state.guests.get(&work.vmid()) else { return Err(super::missing(state, work)) };
-    let name = work.text("snapname");
-    let Some(at) = guest.snapshots.iter().position(|snapshot| snapshot.name == name) else {
-        return Err(format!("snapshot '{name}' does not exist"));
-    };
-    check_lock(state, work)?;
-    if work.kind.ends_with("rollback") {
-        // ZFS goes back to its newest snapshot alone.
-        let on_zfs = guest.drives().iter().any(|drive| {
-            drive
-                .storage()
-                .and_then(|storage| state.storages.get(storage))
-                .is_some_and(|storage| storage.kind == "zfspool")
-        });
-        if on_zfs && at + 1 != guest.snapshots.len() {
-            let newest = guest.snapshots.last().map_or("", |snapshot| snapshot.name.as_str());
-            return Err(format!("can't rollback, '{name}' is not most recent snapshot on '{newest}'"));
-        }
-    }
-    Ok(())
-}
-
-/// Rolling back brings the old configuration, and starts the VM if the snapshot holds its memory.
-pub(super) fn rollback(state: &mut State, work: &Work) -> Outcome {
-    let Some(guest) = state.guests.get_mut(&work.vmid()) else { return Err(super::missing(state, work)) };
-    let name = work.text("snapname");
-    let Some(snapshot) = guest.snapshots.iter().find(|snapshot| snapshot.name == name) else {
-        return Err(format!("snapshot '{name}' does not exist"));
-    };
-    let with_memory = snapshot.with_memory;
-    if let Some(config) = snapshot.config.clone() {
-        guest.config = config;
-        for key in ["vmstate", "runningmachine", "runningcpu"] {
-            guest.config.remove(key);
-        }
-    }
-    guest.config.set("parent", name);
-    guest.pending.clear();
-    guest.power = if with_memory || work.flag("start") { Power::Running } else { Power::Stopped };
-    Ok(())
-}
-
-pub(super) fn delete_snapshot(state: &mut State, work: &Work) -> Outcome {
-    let Some(guest) = state.guests.get_mut(&work.vmid()) else { return Err(super::missing(state, work)) };
-    let name = work.text("snapname");
-    let at = guest.snapshots.iter().position(|snapshot| snapshot.name == name);
-    let parents = guest.parents();
-    if let Some(at) = at {
-        let parent = parents.get(at).cloned().flatten();
-        guest.snapshots.remove(at);
-        for snapshot in guest.snapshots.iter_mut().filter(|snapshot| snapshot.parent.as_deref() == Some(name))
-        {
-            snapshot.parent.clone_from(&parent);
-        }
-        if guest.config.text("parent").as_deref() == Some(name) {
-            match parent {
-                Some(parent) => guest.config.set("parent", parent),
-                None => {
-                    guest.config.remove("parent");
-                }
-            }
-        }
-    }
     Ok(())
 }

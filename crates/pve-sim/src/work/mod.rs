@@ -3,14 +3,17 @@
 //! A task's work has two halves. The first runs at the start: it looks at what must hold, and takes the lock that others
 //! see while it runs. The second runs at the end and changes the state. Where tasks take no time both run at once.
 
+mod clone;
 mod config;
+mod destroy;
 pub mod disks;
 mod guests;
 mod migrate;
 mod power;
+mod snapshots;
 mod storage;
 
-pub(crate) use guests::{NO_CONFIG, can_snapshot, template};
+pub(crate) use guests::{NO_CONFIG, template};
 pub(crate) use migrate::local_drives;
 
 use crate::world::state::{State, Task, Work};
@@ -160,13 +163,13 @@ fn lock_of(kind: &str) -> Option<&'static str> {
 fn begin(state: &mut State, node: &str, work: &Work) -> Outcome {
     match work.kind.as_str() {
         "qmcreate" | "vzcreate" | "qmrestore" | "vzrestore" => guests::begin_create(state, node, work)?,
-        "qmclone" | "vzclone" => guests::begin_clone(state, work)?,
+        "qmclone" | "vzclone" => clone::begin_clone(state, work)?,
         "qmstart" | "vzstart" => power::begin_start(state, node, work)?,
-        "qmsnapshot" | "vzsnapshot" => guests::begin_snapshot(state, work)?,
+        "qmsnapshot" | "vzsnapshot" => snapshots::begin_snapshot(state, work)?,
         "qmrollback" | "vzrollback" | "qmdelsnapshot" | "vzdelsnapshot" => {
-            guests::begin_snapshot_change(state, work)?;
+            snapshots::begin_snapshot_change(state, work)?;
         }
-        "qmdestroy" | "vzdestroy" => guests::begin_destroy(state, work)?,
+        "qmdestroy" | "vzdestroy" => destroy::begin_destroy(state, work)?,
         "resize" => disks::begin_resize(state, work)?,
         "qmigrate" | "vzmigrate" => migrate::begin(state, work)?,
         "qmstop" | "vzstop" | "qmshutdown" | "vzshutdown" | "qmreboot" | "vzreboot" | "qmpause"
@@ -193,12 +196,12 @@ fn complete(state: &mut State, node: &str, work: &Work, log: &mut Log) -> Outcom
     }
     match work.kind.as_str() {
         "qmcreate" | "vzcreate" | "qmrestore" | "vzrestore" => guests::create(state, node, work, log),
-        "qmclone" | "vzclone" => guests::clone(state, work, log),
-        "qmdestroy" | "vzdestroy" => guests::destroy(state, work, log),
+        "qmclone" | "vzclone" => clone::clone(state, work, log),
+        "qmdestroy" | "vzdestroy" => destroy::destroy(state, work, log),
         "qmtemplate" => guests::template(state, work),
-        "qmsnapshot" | "vzsnapshot" => guests::snapshot(state, work, log),
-        "qmrollback" | "vzrollback" => guests::rollback(state, work),
-        "qmdelsnapshot" | "vzdelsnapshot" => guests::delete_snapshot(state, work),
+        "qmsnapshot" | "vzsnapshot" => snapshots::snapshot(state, work, log),
+        "qmrollback" | "vzrollback" => snapshots::rollback(state, work),
+        "qmdelsnapshot" | "vzdelsnapshot" => snapshots::delete_snapshot(state, work),
         "qmconfig" => config::configure(state, work, log),
         "resize" => disks::resize(state, work, log),
         "qmmove" | "move_volume" => disks::move_disk(state, work, log),

@@ -5,12 +5,15 @@ pub mod config;
 mod demo;
 mod file;
 mod generate;
+mod guest;
+mod guest_spec;
 pub(crate) mod ids;
 mod mutate;
 mod parts;
 mod snapshots;
 mod spec;
 pub mod state;
+pub mod volname;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+#[macro_use]
+pub mod facts;
 pub mod schema;
 
 use std::collections::BTreeMap;
