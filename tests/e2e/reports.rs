@@ -140,10 +140,10 @@ async fn snapshots_that_are_old_deep_or_hold_memory_are_told(graph: &Graph) {
     });
     let [fresh, old, deep, memory] = vmids[..] else { panic!("{vmids:?}") };
     // An hour more than forty days: a sync lasts less.
-    snapshots(&world, fresh, &["fresh"], 0, false);
-    snapshots(&world, old, &["old"], 40 * DAY + 3_600, false);
-    snapshots(&world, deep, &["1", "2", "3", "4", "5", "6"], 0, false);
-    snapshots(&world, memory, &["memory"], 0, true);
+    snapshots(world, fresh, &["fresh"], 0, false);
+    snapshots(world, old, &["old"], 40 * DAY + 3_600, false);
+    snapshots(world, deep, &["1", "2", "3", "4", "5", "6"], 0, false);
+    snapshots(world, memory, &["memory"], 0, true);
     let credential = world.credential(ROOT_TOKEN);
     let rig = Rig::new(graph).cluster(Some("rig"), &server, credential.as_ref());
     rig.sync(0).await;

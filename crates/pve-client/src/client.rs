@@ -12,6 +12,7 @@ use hyper::ext::ReasonPhrase;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -174,6 +175,12 @@ impl PveClient {
     /// # Errors
     /// See [`ErrorKind`]. Retries, fail-over and one ticket renewal have happened before.
     pub async fn get(&self, path: &ApiPath) -> Result<Value, ApiError> {
+        let data = self.get_text(path).await?;
+        parsed(path, &data, false)
+    }
+
+    /// Likewise, as the text that came.
+    pub(crate) async fn get_text(&self, path: &ApiPath) -> Result<Box<RawValue>, ApiError> {
         self.within_run(path, self.read(path)).await
     }
 
@@ -197,7 +204,8 @@ impl PveClient {
                 // A new token's secret is shown in such an answer.
                 secret_answer: true,
             };
-            self.send_patiently(&request).await.map_err(|error| session.name_refusal(error))
+            let data = self.send_patiently(&request).await.map_err(|error| session.name_refusal(error))?;
+            parsed(path, &data, true)
         })
         .await
     }
@@ -237,7 +245,7 @@ impl PveClient {
         tokio::time::timeout(left, work).await.unwrap_or_else(|_| Err(passed()))
     }
 
-    async fn read(&self, path: &ApiPath) -> Result<Value, ApiError> {
+    async fn read(&self, path: &ApiPath) -> Result<Box<RawValue>, ApiError> {
         let session = &self.shared.session;
         let target = path.target()?;
         let request = |credentials: Credentials| Request {
@@ -268,7 +276,7 @@ impl PveClient {
     }
 
     /// Sends, within the limits, until an answer comes or patience ends.
-    async fn send_patiently(&self, request: &Request<'_>) -> Result<Value, ApiError> {
+    async fn send_patiently(&self, request: &Request<'_>) -> Result<Box<RawValue>, ApiError> {
         let Shared { retry, cluster_trouble, counters, .. } = &*self.shared;
         let node = request.path.node_name().map(|name| self.node(name));
         let mut delays = retry.delays();
@@ -309,7 +317,11 @@ impl PveClient {
         }
     }
 
-    async fn send_limited(&self, request: &Request<'_>, node: Option<&Node>) -> Result<Value, ApiError> {
+    async fn send_limited(
+        &self,
+        request: &Request<'_>,
+        node: Option<&Node>,
+    ) -> Result<Box<RawValue>, ApiError> {
         if !request.limited {
             return self.send_somewhere(request).await;
         }
@@ -324,7 +336,7 @@ impl PveClient {
     }
 
     /// Sends to the preferred endpoint and, as long as nothing could be sent, to the others in turn.
-    async fn send_somewhere(&self, request: &Request<'_>) -> Result<Value, ApiError> {
+    async fn send_somewhere(&self, request: &Request<'_>) -> Result<Box<RawValue>, ApiError> {
         let Shared { endpoints, preferred, counters, .. } = &*self.shared;
         let start = preferred.load(Ordering::Relaxed);
         // Only the request that still sees its own start moves the preference, so that a crowd of failures moves it once.
@@ -365,7 +377,7 @@ impl PveClient {
     }
 
     /// Sends once, to one endpoint.
-    async fn send(&self, endpoint: &Endpoint, request: &Request<'_>) -> Result<Value, ApiError> {
+    async fn send(&self, endpoint: &Endpoint, request: &Request<'_>) -> Result<Box<RawValue>, ApiError> {
         let Shared { http, timeouts, counters, .. } = &*self.shared;
         counters.requests.fetch_add(1, Ordering::Relaxed);
         let fail = |kind| request.path.error(Some(&endpoint.origin), kind);
@@ -426,7 +438,7 @@ impl LogIn for PveClient {
             limited: false,
             secret_answer: true,
         };
-        self.send_patiently(&request).await
+        parsed(&path, &self.send_patiently(&request).await?, true)
     }
 }
 
@@ -462,7 +474,16 @@ impl Endpoint {
 
 #[derive(Deserialize)]
 struct Envelope {
-    data: Value,
+    data: Box<RawValue>,
+}
+
+/// The answer's `data` as JSON. It is JSON in form already; it may still be nested too deep, or hold half a character.
+fn parsed(path: &ApiPath, data: &RawValue, secret: bool) -> Result<Value, ApiError> {
+    serde_json::from_str(data.get()).map_err(|error| {
+        let begins = if secret { "(not shown)".to_owned() } else { excerpt(data.get(), EXCERPT) };
+        let reason = excerpt(&error.to_string(), 2 * EXCERPT);
+        path.error(None, ErrorKind::NotJson { reason, content_type: "JSON".to_owned(), begins })
+    })
 }
 
 /// What an error's JSON body may hold; whatever is wrong with it, the status still counts.

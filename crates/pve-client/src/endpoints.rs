@@ -9,7 +9,7 @@ use crate::answers::{
 use crate::client::PveClient;
 use crate::error::{ApiError, ErrorKind};
 use crate::path::ApiPath;
-use crate::wire::{Read, Wire, read};
+use crate::wire::{Read, Wire, read_text};
 
 impl PveClient {
     /// Reads `path` as a `T`.
@@ -17,8 +17,8 @@ impl PveClient {
     /// # Errors
     /// As [`PveClient::get`], and where the answer as a whole is no `T`. What is odd inside of it is in [`Read::oddities`].
     pub async fn read_as<T: Wire>(&self, path: &ApiPath) -> Result<Read<T>, ApiError> {
-        let data = self.get(path).await?;
-        read(&path.to_string(), &data)
+        let data = self.get_text(path).await?;
+        read_text(&path.to_string(), data.get())
             .map_err(|source| path.error(Some(self.endpoint()), ErrorKind::Odd { source }))
     }
 }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::malformed::quote;
@@ -93,6 +94,22 @@ pub fn read<T: Wire>(subject: &str, data: &Value) -> Result<Read<T>, Oddity> {
     }
 }
 
+/// Likewise, from the text of the answer. Lists are read entry by entry, so that the largest answers, which are lists, are never
+/// in memory as a whole but as text and as what is made of it.
+///
+/// # Errors
+/// As [`read`]; and the text is no JSON.
+pub fn read_text<T: Wire>(subject: &str, json: &str) -> Result<Read<T>, Oddity> {
+    let mut reader = Reader { subject: subject.into(), ..Reader::default() };
+    match T::read_text(json, &mut reader) {
+        Ok(value) => Ok(Read { value, oddities: reader.oddities }),
+        Err(mismatch) => {
+            let data = serde_json::from_str(json).unwrap_or_default();
+            Err(reader.oddity(None, &data, mismatch, Lost::Answer))
+        }
+    }
+}
+
 /// The keys of an answer that this version does not read, as patterns such as `[].blockstat`.
 ///
 /// # Errors
@@ -129,8 +146,22 @@ pub trait Wire: Sized {
     /// The value as a whole is not of this type.
     fn read(value: &Value, reader: &mut Reader) -> Result<Self, Mismatch>;
 
+    /// Reads the value from its text. What can be large reads it piece by piece.
+    ///
+    /// # Errors
+    /// The value as a whole is not of this type.
+    fn read_text(json: &str, reader: &mut Reader) -> Result<Self, Mismatch> {
+        Self::read(&parse(json)?, reader)
+    }
+
     /// The value as PVE writes it.
     fn write(&self) -> Value;
+}
+
+/// The value of a text that is JSON in form. It may be nested too deep, or hold half a character.
+fn parse(json: &str) -> Result<Value, Mismatch> {
+    let found = |error: serde_json::Error| Some(format!("JSON that is not to be read ({error})"));
+    serde_json::from_str(json).map_err(|error| Mismatch { expected: "JSON".into(), found: found(error) })
 }
 
 /// What is an object in PVE's JSON.
@@ -294,6 +325,23 @@ impl Reader {
         })
     }
 
+    /// Likewise, from the entry's text.
+    pub(crate) fn entry_text<T: Wire>(
+        &mut self,
+        pattern: &'static str,
+        name: impl FnOnce(&Value) -> String,
+        json: &RawValue,
+    ) -> Option<T> {
+        match parse(json.get()) {
+            Ok(value) => self.entry(pattern, || name(&value), &value),
+            Err(mismatch) => {
+                let step = Step { pattern: Cow::Borrowed(pattern), shown: Some(name(&Value::Null)) };
+                self.step(step, |reader| reader.odd(None, &Value::Null, mismatch, Lost::Entry));
+                None
+            }
+        }
+    }
+
     /// Lists the keys of which `knows` says no, where they are asked for.
     pub fn note_unread(&mut self, object: &Map<String, Value>, knows: impl Fn(&str) -> bool) {
         let Some(unread) = &mut self.unread else { return };
@@ -317,7 +365,7 @@ impl Reader {
     }
 
     /// Does something one step further into the answer.
-    fn step<R>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn step<R>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> R) -> R {
         self.steps.push(step);
         let result = work(self);
         self.steps.pop();

@@ -24,6 +24,12 @@ type Check = fn(&str, &Value) -> Result<Checked, Oddity>;
 
 fn check<T: Wire>(subject: &str, data: &Value) -> Result<Checked, Oddity> {
     let read = wire::read::<T>(subject, data)?;
+    let of_text = wire::read_text::<T>(subject, &data.to_string())?;
+    assert_eq!(
+        (of_text.value.write(), &of_text.oddities),
+        (read.value.write(), &read.oddities),
+        "{subject} from its text"
+    );
     let unread = wire::unread::<T>(subject, data)?;
     Ok(Checked { written: read.value.write(), oddities: read.oddities, unread })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::malformed::quote;
 use crate::wire::{Mismatch, Reader, Wire};
@@ -42,26 +43,45 @@ impl Permissions {
     }
 }
 
+/// Pools' members are paths of their own: ten thousand guests have a handful of different privileges, which are kept once each.
+#[derive(Default)]
+struct Kinds(Vec<Arc<Privileges>>);
+
+impl Kinds {
+    fn keep(&mut self, privileges: Privileges) -> Arc<Privileges> {
+        if let Some(kind) = self.0.iter().find(|kind| ***kind == privileges) {
+            return Arc::clone(kind);
+        }
+        let kind = Arc::new(privileges);
+        self.0.push(Arc::clone(&kind));
+        kind
+    }
+}
+
+fn name(path: &str) -> String {
+    quote(path).trim_matches('"').to_owned()
+}
+
 impl Wire for Permissions {
-    /// Pools' members are paths of their own: ten thousand guests have a handful of different privileges, kept once each.
     fn read(value: &Value, reader: &mut Reader) -> Result<Self, Mismatch> {
         let object = value.as_object().ok_or_else(|| Mismatch::new("an object"))?;
-        let mut kinds: Vec<Arc<Privileges>> = Vec::new();
-        let mut read = BTreeMap::new();
-        for (path, item) in object {
-            let name = || quote(path).trim_matches('"').to_owned();
-            let Some(privileges) = reader.entry::<Privileges>("{}", name, item) else { continue };
-            let privileges = match kinds.iter().find(|kind| ***kind == privileges) {
-                Some(kind) => Arc::clone(kind),
-                None => {
-                    let kind = Arc::new(privileges);
-                    kinds.push(Arc::clone(&kind));
-                    kind
-                }
-            };
-            read.insert(path.clone(), privileges);
-        }
-        Ok(Self(read))
+        let mut kinds = Kinds::default();
+        let entry = |(path, item): (&String, &Value)| {
+            let privileges = reader.entry("{}", || name(path), item)?;
+            Some((path.clone(), kinds.keep(privileges)))
+        };
+        Ok(Self(object.iter().filter_map(entry).collect()))
+    }
+
+    fn read_text(json: &str, reader: &mut Reader) -> Result<Self, Mismatch> {
+        let object: BTreeMap<String, &RawValue> =
+            serde_json::from_str(json).map_err(|_| Mismatch::new("an object"))?;
+        let mut kinds = Kinds::default();
+        let entry = |(path, item): (String, &RawValue)| {
+            let privileges = reader.entry_text("{}", |_| name(&path), item)?;
+            Some((path, kinds.keep(privileges)))
+        };
+        Ok(Self(object.into_iter().filter_map(entry).collect()))
     }
 
     fn write(&self) -> Value {

@@ -1,10 +1,12 @@
 //! Backup jobs and what they cover.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::malformed::Malformed;
 use crate::property::PropertyString;
@@ -142,13 +144,35 @@ answer! {
     }
 }
 
-answer! {
-    /// `/cluster/backup/{id}/included_volumes`.
-    pub struct IncludedVolumes {
-        required {
-            /// The guests.
-            children: Vec<IncludedGuest> = "children",
-        }
+/// `/cluster/backup/{id}/included_volumes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncludedVolumes {
+    /// The guests.
+    pub children: Vec<IncludedGuest>,
+}
+
+/// A job may cover every guest: they are read one by one.
+impl Wire for IncludedVolumes {
+    fn read(value: &Value, reader: &mut Reader) -> Result<Self, Mismatch> {
+        let object = value.as_object().ok_or_else(|| Mismatch::new("an object"))?;
+        let children = reader.required(object, "children")?;
+        reader.note_unread(object, |key| key == "children");
+        Ok(Self { children })
+    }
+
+    fn read_text(json: &str, reader: &mut Reader) -> Result<Self, Mismatch> {
+        let object: BTreeMap<String, &RawValue> =
+            serde_json::from_str(json).map_err(|_| Mismatch::new("an object"))?;
+        let Some(children) = object.get("children") else {
+            return Self::read(&Value::Object(Map::new()), reader);
+        };
+        let children =
+            reader.step(Cow::Borrowed("children").into(), |reader| Vec::read_text(children.get(), reader))?;
+        Ok(Self { children })
+    }
+
+    fn write(&self) -> Value {
+        json!({ "children": self.children.write() })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Lost, Mismatch, Reader, Wire};
 use crate::malformed::quote;
@@ -112,6 +113,15 @@ impl<T: Wire> Wire for Vec<T> {
         let mut read = Vec::with_capacity(items.len());
         for (place, item) in items.iter().enumerate() {
             read.extend(reader.entry("[]", || name_of(place, item), item));
+        }
+        Ok(read)
+    }
+
+    fn read_text(json: &str, reader: &mut Reader) -> Result<Self, Mismatch> {
+        let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Mismatch::new("a list"))?;
+        let mut read = Vec::with_capacity(items.len());
+        for (place, item) in items.into_iter().enumerate() {
+            read.extend(reader.entry_text("[]", |value| name_of(place, value), item));
         }
         Ok(read)
     }
