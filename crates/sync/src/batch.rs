@@ -1,69 +1,12 @@
 //! The rows that a batch of guests makes: the guests, what hangs on them, and what they hang on.
 
-use std::collections::{HashMap, HashSet};
-
 use pvegraph_graph::labels::{DISK, GUEST, NIC, NodeRow, RelationshipRow, SNAPSHOT};
-use pvegraph_inventory::{BackupJob, BackupVolume, Guest, Observed};
-use serde_json::{Map, Value, json};
-
-/// Which backup jobs cover which guests, and what they take of each.
-#[derive(Debug, Default)]
-pub struct Coverage<'a>(HashMap<i64, Vec<(&'a str, Vec<&'a BackupVolume>)>>);
-
-impl<'a> Coverage<'a> {
-    /// The coverage by these jobs, as far as it could be read.
-    pub fn of(jobs: &'a [BackupJob]) -> Self {
-        let mut of_guests: HashMap<i64, Vec<(&str, Vec<&BackupVolume>)>> = HashMap::new();
-        for job in jobs {
-            let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { continue };
-            for vmid in guests {
-                of_guests.entry(*vmid).or_default().push((&job.job_id, Vec::new()));
-            }
-            for volume in volumes {
-                let jobs = of_guests.get_mut(&volume.vmid).into_iter().flatten();
-                for (_, volumes) in jobs.filter(|(id, _)| *id == job.job_id) {
-                    volumes.push(volume);
-                }
-            }
-        }
-        Self(of_guests)
-    }
-
-    /// The guests in the order of their numbers, without these.
-    pub fn without(&self, loaded: &HashSet<i64>) -> Vec<i64> {
-        let mut left: Vec<i64> = self.0.keys().filter(|vmid| !loaded.contains(vmid)).copied().collect();
-        left.sort_unstable();
-        left
-    }
-
-    /// The relationships of jobs to these guests, and to their volumes, in the order of the jobs.
-    pub fn rows(&self, guests: &[i64]) -> (Vec<RelationshipRow>, Vec<RelationshipRow>) {
-        let mut found: Vec<_> = guests
-            .iter()
-            .flat_map(|vmid| {
-                self.0.get(vmid).into_iter().flatten().map(move |(job, volumes)| (job, vmid, volumes))
-            })
-            .collect();
-        found.sort_unstable_by_key(|(job, vmid, _)| (*job, *vmid));
-        let covers =
-            found.iter().map(|(job, vmid, _)| RelationshipRow::new(vec![json!(job)], vec![json!(vmid)]));
-        let takes = found.iter().flat_map(|(job, _, volumes)| {
-            volumes.iter().map(move |volume| RelationshipRow {
-                from: vec![json!(job)],
-                to: vec![json!(volume.vmid), json!(volume.disk_id)],
-                set: Map::from_iter([
-                    ("included".to_owned(), json!(volume.included)),
-                    ("reason".to_owned(), json!(volume.reason)),
-                ]),
-            })
-        });
-        (covers.collect(), takes.collect())
-    }
-}
+use pvegraph_inventory::{Guest, Observed};
+use serde_json::{Value, json};
 
 /// The rows of a batch of guests.
 ///
-/// Nodes, storages and jobs are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
+/// Nodes and storages are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
 /// them is in one order for all writers: no two wait for each other.
 #[derive(Debug)]
 pub struct Batch {

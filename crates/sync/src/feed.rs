@@ -7,7 +7,6 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use pvegraph_graph::StoreError;
 use pvegraph_inventory::{Guest, Scopes};
 
-use crate::batch::Coverage;
 use crate::crawl::{Note, Unit, Units};
 use crate::load::{Loader, Tally, WRITERS};
 
@@ -63,7 +62,6 @@ impl Seen {
 /// The first transaction that failed ends it, and those under way are given up.
 pub async fn load_all(
     loader: Loader<'_>,
-    coverage: &Coverage<'_>,
     tally: &mut Tally,
     seen: &mut Seen,
     units: &mut Units,
@@ -75,7 +73,7 @@ pub async fn load_all(
     loop {
         while loading.len() < WRITERS && waiting.len() >= if crawled_at.is_none() { LEAST_BATCH } else { 1 } {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
-            loading.push(async move { (batch.len(), loader.guests(&batch, coverage).await) });
+            loading.push(async move { (batch.len(), loader.guests(&batch).await) });
         }
         tokio::select! {
             unit = units.next(), if crawled_at.is_none() && waiting.len() < BATCH_GUESTS => match unit {
@@ -98,7 +96,6 @@ pub async fn load_all(
 /// The transaction failed.
 pub async fn load_one(
     loader: Loader<'_>,
-    coverage: &Coverage<'_>,
     tally: &mut Tally,
     seen: &mut Seen,
     unit: Unit,
@@ -106,7 +103,7 @@ pub async fn load_one(
 ) -> Result<(), StoreError> {
     let guests: Vec<Guest> = seen.enter(unit).collect();
     if !guests.is_empty() {
-        tally.add(loader.guests(&guests, coverage).await?);
+        tally.add(loader.guests(&guests).await?);
         loaded(guests.len());
     }
     Ok(())

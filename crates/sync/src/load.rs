@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::stream::{self, TryStreamExt};
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
@@ -24,7 +25,7 @@ use pvegraph_graph::{Rows, Statement, Store, StoreError};
 use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Observed, Storage};
 use serde_json::{Map, Value, json};
 
-use crate::batch::{Batch, Coverage};
+use crate::batch::Batch;
 use crate::diff::{Change, Existing, is_another_guest};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
@@ -228,8 +229,8 @@ impl Loader<'_> {
         self.write(statements).await
     }
 
-    /// Loads guests with what hangs on them and what covers them, all in one transaction.
-    pub async fn guests(&self, guests: &[Guest], coverage: &Coverage<'_>) -> Result<Tally, StoreError> {
+    /// Loads guests with what hangs on them, all in one transaction.
+    pub async fn guests(&self, guests: &[Guest]) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         let writer = self.writer;
         let mut batch = Batch::new(guests);
@@ -263,8 +264,6 @@ impl Loader<'_> {
             tally.count(label).deleted += gone.len() as u64;
         }
 
-        let vmids: Vec<i64> = guests.iter().map(|guest| guest.vmid).collect();
-        let (covers, takes) = coverage.rows(&vmids);
         let Batch { guests, disks, nics, snapshots, parents, chained, hosts, stored } = batch;
         let mut statements = vec![
             writer.delete(DISK.name, DISK.key, &gone_disks),
@@ -284,8 +283,6 @@ impl Loader<'_> {
             writer.unrelate(&HOSTS_VM, &keys),
             writer.relate(&STORED_ON, stored),
             writer.unrelate(&STORED_ON, &disk_keys),
-            writer.relate(&BACKS_UP, covers),
-            writer.relate(&INCLUDES_DISK, takes),
         ]);
         statements.retain(|statement| !is_empty(statement));
         self.write(statements).await?;
@@ -354,30 +351,39 @@ impl Loader<'_> {
         .await
     }
 
-    /// Completes what jobs cover: guests that this run did not load have what the graph knows of them covered too. `whole`: the token
-    /// sees every guest, so that what a job's answer lacks is really not covered; it is removed last, and no reader sees a job cover
-    /// less than it did or does.
-    pub async fn coverage(
-        &self,
-        jobs: &[BackupJob],
-        coverage: &Coverage<'_>,
-        loaded: &HashSet<i64>,
-        whole: bool,
-    ) -> Result<(), StoreError> {
+    /// Loads what jobs cover. `whole`: the token sees every guest, so that what a job's answer lacks is really not covered.
+    pub async fn coverage(&self, jobs: &[BackupJob], whole: bool) -> Result<(), StoreError> {
+        stream::iter(jobs.iter().map(Ok))
+            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, whole))
+            .await
+    }
+
+    /// What is new first, in as many transactions as it takes, then what is old is removed: no reader sees a job cover less than it
+    /// did or does.
+    async fn coverage_of(&self, job: &BackupJob, whole: bool) -> Result<(), StoreError> {
+        let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
         let writer = self.writer;
-        for vmids in coverage.without(loaded).chunks(BATCH_ROWS) {
-            let (covers, takes) = coverage.rows(vmids);
-            self.write(vec![writer.relate(&BACKS_UP, covers), writer.relate(&INCLUDES_DISK, takes)]).await?;
+        let id = || vec![json!(job.job_id)];
+        for guests in guests.chunks(BATCH_ROWS) {
+            let covers = guests.iter().map(|vmid| RelationshipRow::new(id(), vec![json!(vmid)]));
+            self.write(vec![writer.relate(&BACKS_UP, covers.collect())]).await?;
         }
-        let told: Vec<_> = jobs
-            .iter()
-            .filter(|job| whole && job.guests.is_some() && job.volumes.is_some())
-            .map(|job| vec![json!(job.job_id)])
-            .collect();
-        if told.is_empty() {
-            return Ok(());
+        for volumes in volumes.chunks(BATCH_ROWS) {
+            let takes = volumes.iter().map(|volume| RelationshipRow {
+                from: id(),
+                to: vec![json!(volume.vmid), json!(volume.disk_id)],
+                set: Map::from_iter([
+                    ("included".to_owned(), json!(volume.included)),
+                    ("reason".to_owned(), json!(volume.reason)),
+                ]),
+            });
+            self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
         }
-        self.write(vec![writer.unrelate(&BACKS_UP, &told), writer.unrelate(&INCLUDES_DISK, &told)]).await
+        if whole {
+            let old = vec![writer.unrelate(&BACKS_UP, &[id()]), writer.unrelate(&INCLUDES_DISK, &[id()])];
+            self.write(old).await?;
+        }
+        Ok(())
     }
 
     /// The nodes of a label that this run did not touch: key columns, then `more`.

@@ -13,7 +13,6 @@ use pvegraph_inventory::{ClusterId, Completeness, NodeStatus, Scope, Scopes};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::batch::Coverage;
 use crate::crawl::{Crawl, Survey, SurveyError, chain};
 use crate::feed::{self, Seen};
 use crate::identity::{self, IdentityError};
@@ -251,25 +250,24 @@ async fn cluster(
         loader.backup_jobs(&mut tally, jobs).await.map_err(graph)?;
     }
     let jobs = jobs.unwrap_or_default();
-    let coverage = Coverage::of(&jobs);
 
     let mut seen = Seen::default();
     seen.note(std::mem::take(&mut survey.notes));
     let loaded = |guests| progress.loaded(&cluster_id, guests);
     let crawled_at =
-        feed::load_all(loader, &coverage, &mut tally, &mut seen, &mut units, loaded).await.map_err(graph)?;
+        feed::load_all(loader, &mut tally, &mut seen, &mut units, loaded).await.map_err(graph)?;
     let vanished: Vec<i64> = seen.gone.drain().filter(|vmid| !seen.loaded.contains(vmid)).collect();
     if !vanished.is_empty() {
         let unit = crawl.find_again(&survey, &vanished).await;
         seen.listed.retain(|vmid| !vanished.contains(vmid));
-        feed::load_one(loader, &coverage, &mut tally, &mut seen, unit, loaded).await.map_err(graph)?;
+        feed::load_one(loader, &mut tally, &mut seen, unit, loaded).await.map_err(graph)?;
     }
 
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
     // After the sweep, because a guest that stays although this run did not see it, PVE may have left out of a job as well.
     let all_seen = loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?.rows.is_empty();
     let whole = survey.sees_all_guests() && all_seen;
-    loader.coverage(&jobs, &coverage, &seen.loaded, whole).await.map_err(graph)?;
+    loader.coverage(&jobs, whole).await.map_err(graph)?;
 
     let mut odd = std::mem::take(&mut survey.odd);
     odd.append(&mut seen.odd);
