@@ -351,16 +351,27 @@ impl Loader<'_> {
         .await
     }
 
-    /// Loads what jobs cover. `whole`: the token sees every guest, so that what a job's answer lacks is really not covered.
-    pub async fn coverage(&self, jobs: &[BackupJob], whole: bool) -> Result<(), StoreError> {
+    /// Loads what jobs cover. `guests_seen`, `volumes_seen`: this run saw all of them, so that what a job's answer lacks is really
+    /// not covered.
+    pub async fn coverage(
+        &self,
+        jobs: &[BackupJob],
+        guests_seen: bool,
+        volumes_seen: bool,
+    ) -> Result<(), StoreError> {
         stream::iter(jobs.iter().map(Ok))
-            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, whole))
+            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, guests_seen, volumes_seen))
             .await
     }
 
     /// What is new first, in as many transactions as it takes, then what is old is removed: no reader sees a job cover less than it
     /// did or does.
-    async fn coverage_of(&self, job: &BackupJob, whole: bool) -> Result<(), StoreError> {
+    async fn coverage_of(
+        &self,
+        job: &BackupJob,
+        guests_seen: bool,
+        volumes_seen: bool,
+    ) -> Result<(), StoreError> {
         let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
         let writer = self.writer;
         let id = || vec![json!(job.job_id)];
@@ -379,11 +390,14 @@ impl Loader<'_> {
             });
             self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
         }
-        if whole {
-            let old = vec![writer.unrelate(&BACKS_UP, &[id()]), writer.unrelate(&INCLUDES_DISK, &[id()])];
-            self.write(old).await?;
+        let mut old = Vec::new();
+        if guests_seen {
+            old.push(writer.unrelate(&BACKS_UP, &[id()]));
         }
-        Ok(())
+        if volumes_seen {
+            old.push(writer.unrelate(&INCLUDES_DISK, &[id()]));
+        }
+        if old.is_empty() { Ok(()) } else { self.write(old).await }
     }
 
     /// The nodes of a label that this run did not touch: key columns, then `more`.
