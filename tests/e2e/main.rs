@@ -9,6 +9,7 @@ mod embedded;
 mod estate;
 mod lease;
 mod migrations;
+mod reconcile;
 mod reports;
 mod scenarios;
 mod schema;

@@ -1,3 +1,13 @@
 //! Desired state of guests, and what the clusters have instead.
+//!
+//! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
+//! [`diff`] (what differs) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
+//! clusters; nothing here changes one.
 
 pub mod canonical;
+pub mod desired;
+pub mod diff;
+pub mod discover;
+pub mod document;
+pub mod live;
+pub mod surroundings;

@@ -1,7 +1,9 @@
 //! The commands: one file each, and one enum that names them.
 
 pub mod config_show;
+pub mod discover;
 pub mod doctor;
+pub mod drift;
 pub mod migrate;
 pub mod query;
 pub mod report;
@@ -133,6 +135,10 @@ pub enum Command {
     Reset(reset::Reset),
     /// Check everything that a sync needs, and say how to mend it
     Doctor(doctor::Doctor),
+    /// Compare the desired state of guests with what the clusters have; change nothing
+    Drift(drift::Drift),
+    /// Write what a cluster has as the declarative document
+    Discover(discover::Discover),
     /// Show the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -153,6 +159,8 @@ impl Command {
             Self::Seed(command) => command.run(global),
             Self::Reset(command) => command.run(global),
             Self::Doctor(command) => command.run(global),
+            Self::Drift(command) => command.run(global),
+            Self::Discover(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

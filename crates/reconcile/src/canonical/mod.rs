@@ -4,6 +4,7 @@
 //! - Reading the text of a canonical value gives that value again.
 //! - What is not of its option's kind, and an option that the tables do not know, stays as it is, byte for byte.
 
+mod defaults;
 mod form;
 mod options;
 mod property;
@@ -18,8 +19,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pve_client::Size;
 use pvegraph_inventory::GuestType;
 
+pub use defaults::{default_of, default_of_sub};
 pub use form::{Format, Kind, Sub};
 pub use options::{Managed, Opt, find, is_disk, is_nic, options};
+pub(crate) use scalars::hex;
 
 /// An option's value in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +65,11 @@ const IN_KEYS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 pub struct TagStyle {
     /// `Web` and `web` are two tags.
     pub case_sensitive: bool,
+}
+
+impl TagStyle {
+    /// Tags keep their case: for what is desired, which is compared in the datacenter's style when that is known.
+    pub const AS_WRITTEN: Self = Self { case_sensitive: true };
 }
 
 /// The canonical form of one option's value, as PVE's API has it.

@@ -110,7 +110,8 @@ formats! {
 const KEPT: Managed = Managed::No("Proxmox VE keeps it itself");
 const SNAPSHOT: Managed = Managed::No("it belongs to a snapshot");
 const UNUSED: Managed = Managed::No("it is what a detached volume leaves behind");
-const TEMPLATE: Managed = Managed::No("a template is made by converting a guest, and never becomes a guest again");
+const TEMPLATE: Managed =
+    Managed::No("a template is made by converting a guest, and never becomes a guest again");
 
 macro_rules! options {
     ($(#[$meta:meta])* $const:ident: $($name:literal $([$count:literal])? $kind:ident $(($arg:expr))? $(not $why:ident)?;)*) => {

@@ -32,7 +32,11 @@ pub(super) fn decimal(text: &str) -> Option<Canonical> {
     let whole = whole.trim_start_matches('0');
     let fraction = fraction.trim_end_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
-    Some(Canonical::Decimal(if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }))
+    Some(Canonical::Decimal(if fraction.is_empty() {
+        whole.to_owned()
+    } else {
+        format!("{whole}.{fraction}")
+    }))
 }
 
 /// Words apart at blanks, commas and semicolons, as PVE's `split_list` does it.

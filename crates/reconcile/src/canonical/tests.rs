@@ -37,7 +37,10 @@ fn spellings_of_one_value_are_equal() {
         (
             Lxc,
             "net0",
-            &["name=eth0,hwaddr=bc:24:11:00:00:01,trunks=5;7", "trunks=7;5,hwaddr=BC:24:11:00:00:01,name=eth0"],
+            &[
+                "name=eth0,hwaddr=bc:24:11:00:00:01,trunks=5;7",
+                "trunks=7;5,hwaddr=BC:24:11:00:00:01,name=eth0",
+            ],
         ),
         (
             Qemu,
@@ -136,12 +139,34 @@ fn keys() -> impl Strategy<Value = (GuestType, String)> {
 /// Texts that come close to something: words of PVE's, sizes, options, and anything at all.
 fn texts() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![
-        "1", "0", "on", "OFF", "yes", "512", "007", "1.50", "32G", "1024M", "local:100/vm-1.raw", "none", "virtio",
-        "bc:24:11:00:00:01", "vmbr0", "scsi0;net0", "+aes;-x", "a b", "%20", "ssh-rsa%20A", "sha256:x", "ä", "", "\n",
+        "1",
+        "0",
+        "on",
+        "OFF",
+        "yes",
+        "512",
+        "007",
+        "1.50",
+        "32G",
+        "1024M",
+        "local:100/vm-1.raw",
+        "none",
+        "virtio",
+        "bc:24:11:00:00:01",
+        "vmbr0",
+        "scsi0;net0",
+        "+aes;-x",
+        "a b",
+        "%20",
+        "ssh-rsa%20A",
+        "sha256:x",
+        "ä",
+        "",
+        "\n",
     ]);
     let key = prop::sample::select(vec![
-        "", "size=", "file=", "volume=", "model=", "virtio=", "macaddr=", "bridge=", "order=", "enabled=", "flags=",
-        "trunks=", "current=", "hwaddr=", "new=", " ",
+        "", "size=", "file=", "volume=", "model=", "virtio=", "macaddr=", "bridge=", "order=", "enabled=",
+        "flags=", "trunks=", "current=", "hwaddr=", "new=", " ",
     ]);
     prop_oneof![
         prop::collection::vec((key, word), 0..5).prop_map(|parts| {
