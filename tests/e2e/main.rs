@@ -7,6 +7,7 @@ mod contract;
 mod doctor;
 mod embedded;
 mod estate;
+mod honesty;
 mod lease;
 mod migrations;
 mod reconcile;

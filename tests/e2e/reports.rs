@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pve_sim::{Fault, FaultRule, POOL_TOKEN, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use serde_json::{Value, json};
 
+use crate::on_both_stores;
 use crate::support::{Graph, Ran, Rig};
 
 const SEED: u64 = 20_261_122;
@@ -109,6 +111,72 @@ async fn what_failed_is_not_clean_until_it_is_seen_again() {
     assert_eq!(ran.json()["as_of"], before);
     server.shutdown().await;
 }
+
+const DAY: u64 = 86_400;
+
+/// Gives a guest a chain of snapshots of one age, in seconds before now.
+fn snapshots(world: &World, vmid: u32, names: &[&str], age: u64, with_memory: bool) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for name in names {
+        world.add_snapshot(vmid, name, "pa55word").unwrap();
+    }
+    world.update(|state| {
+        for snapshot in &mut state.guests.get_mut(&vmid).unwrap().snapshots {
+            (snapshot.time, snapshot.with_memory) = (now - age, with_memory);
+        }
+    });
+}
+
+async fn snapshots_that_are_old_deep_or_hold_memory_are_told(graph: &Graph) {
+    let server = serve(&WorldSpec::new("rig", 2, 20, SEED)).await;
+    let world = server.world().unwrap();
+    let vmids = world.update(|state| {
+        for guest in state.guests.values_mut() {
+            guest.snapshots.clear();
+            guest.config.remove("parent");
+        }
+        let machines = state.guests.values().filter(|guest| guest.kind == pve_sim::GuestKind::Qemu);
+        machines.map(|guest| guest.vmid).take(4).collect::<Vec<_>>()
+    });
+    let [fresh, old, deep, memory] = vmids[..] else { panic!("{vmids:?}") };
+    // An hour more than forty days: a sync lasts less.
+    snapshots(&world, fresh, &["fresh"], 0, false);
+    snapshots(&world, old, &["old"], 40 * DAY + 3_600, false);
+    snapshots(&world, deep, &["1", "2", "3", "4", "5", "6"], 0, false);
+    snapshots(&world, memory, &["memory"], 0, true);
+    let credential = world.credential(ROOT_TOKEN);
+    let rig = Rig::new(graph).cluster(Some("rig"), &server, credential.as_ref());
+    rig.sync(0).await;
+    let args = ["report", "run", "R18", "-o", "json", "--fail-on", "warning"];
+    let told = |ran: &Ran| -> Vec<Value> {
+        let mut rows = ran.rows();
+        rows.sort_by_key(|row| row["vmid"].as_u64());
+        rows.iter().map(|row| json!([row["vmid"], row["snapshot"], row["age_days"], row["depth"]])).collect()
+    };
+    let ran = rig.run(&args).await.ended(4);
+    assert_eq!(
+        told(&ran),
+        [json!([old, "old", 40, 1]), json!([deep, "6", 0, 6]), json!([memory, "memory", 0, 1])]
+    );
+    // What people write into descriptions may be secret.
+    assert!(!format!("{:?}", rig.stable(&[]).await).contains("pa55word"));
+
+    // The one that holds memory is taken away, and the rest is accepted.
+    world.update(|state| state.guests.get_mut(&memory).unwrap().snapshots.clear());
+    rig.sync(0).await;
+    let accepted = [&args[..], &["-p", "days=41", "-p", "chain=6"]].concat();
+    assert_eq!(told(&rig.run(&accepted).await.ended(0)), Vec::<Value>::new());
+
+    // A guest whose snapshots could not be read is not clean.
+    let fault = Fault::Status { status: 500, reason: "got timeout".to_owned() };
+    let node = world.read(|state| state.guests[&fresh].node.to_string());
+    server.faults().add(FaultRule::at(&format!("/nodes/{node}/qemu/{fresh}/snapshot"), fault));
+    rig.sync(3).await;
+    let ran = rig.run(&accepted).await.ended(3).says(&["snapshots", node.as_str()]);
+    assert_eq!(incomplete(&ran), ["snapshots: partial"]);
+    server.shutdown().await;
+}
+on_both_stores!(old_snapshots => snapshots_that_are_old_deep_or_hold_memory_are_told);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_report_or_parameter_is_refused() {

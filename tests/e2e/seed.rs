@@ -70,7 +70,7 @@ async fn the_demonstration_ends_well_and_can_be_asked_further() {
     for words in ["24 guests, 2 of them templates", "What next:", env!("CARGO_BIN_EXE_pvegraph")] {
         assert!(ran.out.contains(words), "{words:?} is not in: {}", ran.out);
     }
-    for code in ["Q8", "R1", "R2", "R17", "R17b"] {
+    for code in ["Q8", "R1", "R2", "R17", "R17b", "R18"] {
         let args = ["--store", "embedded:demo.kgl", "report", "run", code, "-o", "json"];
         assert!(!rig.run(&args).await.ended(0).rows().is_empty(), "{code} has no rows");
     }

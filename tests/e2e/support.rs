@@ -116,6 +116,11 @@ impl Rig {
         self
     }
 
+    /// Adds lines to the cluster that was added last.
+    pub fn cluster_lines(&mut self, lines: &str) {
+        self.clusters.push_str(lines);
+    }
+
     /// The same store with other clusters.
     pub fn without_clusters(mut self) -> Self {
         self.clusters.clear();
@@ -235,22 +240,25 @@ impl Rig {
 }
 
 /// The labels that a crawl fills.
-pub const LABELS: [&str; 7] = [
+pub const LABELS: [&str; 8] = [
     "ProxmoxCluster",
     "ProxmoxNode",
     "ProxmoxVM",
     "ProxmoxDisk",
     "ProxmoxNetworkInterface",
+    "ProxmoxSnapshot",
     "ProxmoxStorage",
     "ProxmoxBackupJob",
 ];
 
 /// The relationship types between them, with their ends.
-pub const RELATIONSHIPS: [(&str, &str, &str); 9] = [
+pub const RELATIONSHIPS: [(&str, &str, &str); 11] = [
     ("CONTAINS_NODE", "ProxmoxCluster", "ProxmoxNode"),
     ("HOSTS_VM", "ProxmoxNode", "ProxmoxVM"),
     ("HAS_DISK", "ProxmoxVM", "ProxmoxDisk"),
     ("HAS_NETWORK_INTERFACE", "ProxmoxVM", "ProxmoxNetworkInterface"),
+    ("SNAPSHOT_OF", "ProxmoxSnapshot", "ProxmoxVM"),
+    ("PARENT_SNAPSHOT", "ProxmoxSnapshot", "ProxmoxSnapshot"),
     ("STORED_ON", "ProxmoxDisk", "ProxmoxStorage"),
     ("AVAILABLE_ON", "ProxmoxStorage", "ProxmoxNode"),
     ("BACKS_UP", "ProxmoxBackupJob", "ProxmoxVM"),

@@ -21,11 +21,13 @@ PROPERTIES = {
     "ProxmoxVM": "id vmid name node cluster_id type status template cpu_cores cpu_sockets memory disk_size uptime tags",
     "ProxmoxDisk": "id disk_id vmid storage size backup cache cluster_id kind attached",
     "ProxmoxNetworkInterface": "id net_id vmid bridge mac_address model firewall vlan_tag cluster_id",
+    "ProxmoxSnapshot": "id name vmid cluster_id parent created_at with_memory current",
     "ProxmoxStorage": "id name cluster_id type content_types shared enabled total used available",
     "ProxmoxBackupJob": "id cluster_id enabled storage schedule mode all pool vmids exclude comment",
 }
 RELATIONSHIPS = (
-    "CONTAINS_NODE HOSTS_VM HAS_DISK HAS_NETWORK_INTERFACE STORED_ON AVAILABLE_ON BACKS_UP BACKS_UP_TO INCLUDES_DISK"
+    "CONTAINS_NODE HOSTS_VM HAS_DISK HAS_NETWORK_INTERFACE SNAPSHOT_OF PARENT_SNAPSHOT STORED_ON AVAILABLE_ON BACKS_UP"
+    " BACKS_UP_TO INCLUDES_DISK"
 ).split()
 
 QEMU_DISK = re.compile(r"(?:ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0|unused\d+")
@@ -165,6 +167,24 @@ def interface(key, text, guest_type, vmid, cluster):
         "firewall": boolean(options.get("firewall")),
         "vlan_tag": int(tag) if tag is not None else None,
     }
+
+
+def snapshots(rows, vmid, cluster):
+    """The guest's snapshots; the row `current` is the guest itself, and says which of them it came from."""
+    now = next(r for r in rows if r["name"] == "current")
+    return [
+        {
+            "id": f"{vmid}:{row['name']}",
+            "name": row["name"],
+            "vmid": vmid,
+            "cluster_id": cluster,
+            "parent": row.get("parent"),
+            "created_at": row["snaptime"] or None,
+            "with_memory": boolean(row.get("vmstate")),
+            "current": row["name"] == now.get("parent"),
+        }
+        for row in rows if row is not now
+    ]
 
 
 def guest(resource, config, qmpstatus, disks, cluster):
@@ -312,15 +332,19 @@ def build(estate):
         found = [disk(k, v, kind, vmid, cluster) for k, v in config.items() if pattern.fullmatch(k)]
         disks = [d for d in found if d]
         nics = [interface(k, v, kind, vmid, cluster) for k, v in config.items() if NET.fullmatch(k)]
+        taken = snapshots(estate.get(f"/nodes/{row['node']}/{kind}/{vmid}/snapshot"), vmid, cluster)
         made = guest(row, config, qmpstatus.get(vmid), disks, cluster)
         guest_ids[vmid] = made["id"]
         disk_ids.update(d["id"] for d in disks)
         nodes["ProxmoxVM"].append(made)
         nodes["ProxmoxDisk"] += disks
         nodes["ProxmoxNetworkInterface"] += nics
+        nodes["ProxmoxSnapshot"] += taken
         links["HOSTS_VM"].append([row["node"], made["id"], {}])
         links["HAS_DISK"] += [[made["id"], d["id"], {}] for d in disks]
         links["HAS_NETWORK_INTERFACE"] += [[made["id"], n["id"], {}] for n in nics]
+        links["SNAPSHOT_OF"] += [[s["id"], made["id"], {}] for s in taken]
+        links["PARENT_SNAPSHOT"] += [[s["id"], f"{vmid}:{s['parent']}", {}] for s in taken if s["parent"]]
         links["STORED_ON"] += [[d["id"], d["storage"], {}] for d in disks if d["storage"] in storages]
 
     for definition in estate.get("/cluster/backup"):
@@ -478,7 +502,7 @@ def unseen(nodes, other):
     out = {
         label: [n["id"] for n in nodes[label] if n[key.get(label, "id")] not in ids] for label, ids in visible.items()
     }
-    for label in ("ProxmoxDisk", "ProxmoxNetworkInterface"):
+    for label in ("ProxmoxDisk", "ProxmoxNetworkInterface", "ProxmoxSnapshot"):
         out[label] = [n["id"] for n in nodes[label] if n["vmid"] not in visible["ProxmoxVM"]]
     # Nodes come with base fields only where the token may not audit them.
     addresses = {r["name"]: r.get("ip") for r in other.maybe("/cluster/status") or [] if r["type"] == "node"}

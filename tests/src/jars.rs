@@ -146,7 +146,7 @@ impl Serve {
         let mut keeper = Command::new("bash")
             .arg(SERVE)
             .args([jars.java.as_os_str(), jars.folder.as_os_str(), home.path().as_os_str()])
-            .arg(settings.heap_size())
+            .args([settings.heap_size(), settings.jvm().word()])
             .env("NEO4J_TEST_PASSWORD", &password)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

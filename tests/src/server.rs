@@ -55,17 +55,37 @@ impl fmt::Debug for Neo4jServer {
     }
 }
 
+/// How the Java machine of a server from the jars runs; a container has the image's own flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Jvm {
+    /// The quick compiler alone.
+    Quick,
+    /// As Neo4j's own launcher runs it.
+    Server,
+}
+
+impl Jvm {
+    /// The word that `neo4j/serve` knows it by.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// Settings of a server that a test starts for itself.
 #[derive(Debug, Clone)]
 pub struct Settings {
     heap: String,
+    jvm: Jvm,
     more: Vec<(String, String)>,
 }
 
 impl Default for Settings {
     /// A heap of 512 MB and the rest as Neo4j has it.
     fn default() -> Self {
-        Self { heap: "512m".to_owned(), more: Vec::new() }
+        Self { heap: "512m".to_owned(), jvm: Jvm::Quick, more: Vec::new() }
     }
 }
 
@@ -82,6 +102,18 @@ impl Settings {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.more.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Runs the Java machine with the flags of Neo4j's own launcher: for measurements. A start takes longer, and what runs
+    /// for a while is several times as fast as with the quick compiler alone.
+    #[must_use]
+    pub fn server_jvm(mut self) -> Self {
+        self.jvm = Jvm::Server;
+        self
+    }
+
+    pub(crate) fn jvm(&self) -> Jvm {
+        self.jvm
     }
 
     pub(crate) fn heap_size(&self) -> &str {

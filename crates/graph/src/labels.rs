@@ -292,6 +292,23 @@ pub static NIC: Label<inventory::Nic> = Label {
     indexed: &["id", "mac_address"],
 };
 
+/// `ProxmoxSnapshot`.
+pub static SNAPSHOT: Label<inventory::Snapshot> = Label {
+    name: "ProxmoxSnapshot",
+    doc: "A snapshot of a guest. Its description, which may hold secrets, is not kept.",
+    key: &["vmid", "name"],
+    columns: columns! {
+        "id" Text "`vmid:name`" = |s| is(format!("{}:{}", s.vmid, s.name));
+        "name" Text "Name, unique among the guest's snapshots" = |s| is(s.name.as_str());
+        "vmid" Integer "The guest that it is of" = |s| is(s.vmid);
+        "parent" Text "Name of the snapshot that it came after; null for the first" = |s| or_null(&s.parent);
+        "created_at" Integer "When it was made, in epoch seconds; null where PVE does not say" = |s| or_null(&s.created_at);
+        "with_memory" Boolean "It holds the machine's memory; false for a container" = |s| is(s.with_memory);
+        "current" Boolean "The guest as it is now came from it: the last one taken or rolled back to" = |s| is(s.current);
+    },
+    indexed: &["id"],
+};
+
 /// `ProxmoxStorage`.
 pub static STORAGE: Label<inventory::Storage> = Label {
     name: "ProxmoxStorage",
@@ -419,6 +436,8 @@ relationships! {
     HOSTS_VM "HOSTS_VM" NODE -> GUEST, owned by To "A node hosts a guest." [];
     HAS_DISK "HAS_DISK" GUEST -> DISK, owned by To "A guest has a volume." [];
     HAS_NETWORK_INTERFACE "HAS_NETWORK_INTERFACE" GUEST -> NIC, owned by To "A guest has a network interface." [];
+    SNAPSHOT_OF "SNAPSHOT_OF" SNAPSHOT -> GUEST, owned by From "A snapshot is of a guest." [];
+    PARENT_SNAPSHOT "PARENT_SNAPSHOT" SNAPSHOT -> SNAPSHOT, owned by From "A snapshot came after another of the same guest." [];
     STORED_ON "STORED_ON" DISK -> STORAGE, owned by From "A volume is on a storage." [];
     AVAILABLE_ON "AVAILABLE_ON" STORAGE -> NODE, owned by From "A storage's definition allows a node." [
         ("active", PropertyType::Boolean, "It is mounted and answers there"),
@@ -443,6 +462,7 @@ pub fn labels() -> Vec<LabelSchema> {
         GUEST.schema(),
         DISK.schema(),
         NIC.schema(),
+        SNAPSHOT.schema(),
         BACKUP_JOB.schema(),
     ]
 }

@@ -225,7 +225,6 @@ impl Neo4jStore {
     async fn write_once(&self, statements: &[Statement]) -> Result<Vec<Rows>, Failure> {
         const OPERATION: &str = "write";
         let StoreTimeouts { connect, statement: limit } = self.config.timeouts;
-        let queries = statements.iter().map(query).collect::<Result<Vec<_>, _>>()?;
         let _permit = self.permit(OPERATION).await?;
         let pool = self.checked_pool().await?;
         // From BEGIN to the end of COMMIT or ROLLBACK, leaving in any other way (a time-out, or a caller that stops waiting)
@@ -243,8 +242,12 @@ impl Neo4jStore {
         };
         let deadline = Instant::now() + limit;
         let mut answers = Vec::with_capacity(statements.len());
-        for (statement, query) in statements.iter().zip(queries) {
-            let run = run(&mut txn, &statement.text, query);
+        for statement in statements {
+            // Made one by one: a batch's parameters are large, and the driver's form of them is larger.
+            let run = async {
+                let query = query(statement).map_err(Ended::Value)?;
+                run(&mut txn, &statement.text, query).await
+            };
             let failure = match timeout_at(deadline, run).await {
                 Ok(Ok(rows)) if statement.guard && rows.rows.is_empty() => {
                     StoreError::Guard { target: self.target.clone() }.into()

@@ -376,7 +376,7 @@ mod tests {
         let reports = reports().unwrap();
         assert_eq!(
             reports.iter().map(|report| report.code.as_str()).collect::<Vec<_>>(),
-            ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8", "R1", "R2", "R17", "R17b"]
+            ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8", "R1", "R2", "R17", "R17b", "R18"]
         );
         for report in reports {
             for name in report.params.keys() {

@@ -10,7 +10,7 @@ use pve_client::property::Volume;
 
 use crate::model::{
     BackupJob, BackupVolume, Capacity, Disk, DiskKind, Guest, GuestConfig, GuestStatus, GuestType, Nic, Node,
-    NodeStatus, Storage, StorageNodes, StorageOnNode, Unseen,
+    NodeStatus, Snapshot, Storage, StorageNodes, StorageOnNode, Unseen,
 };
 
 /// PVE's default memory of a guest, in MiB, machine or container (API schema 8.4).
@@ -119,6 +119,7 @@ pub fn listed_guest(kind: GuestType, resource: &GuestResource) -> Guest {
         uptime: uptime.map(integer),
         pool: absent("pool").then(|| pool.clone()),
         config: None,
+        snapshots: None,
     }
 }
 
@@ -182,6 +183,7 @@ fn own(
         uptime: cluster.and_then(|g| g.uptime).or(uptime.map(integer)),
         pool: cluster.and_then(|g| g.pool.clone()),
         config: None,
+        snapshots: None,
     }
 }
 
@@ -368,6 +370,30 @@ pub fn lxc_config(vmid: i64, config: &LxcConfig, max_cpu: Option<f64>) -> GuestC
         nics: nics.collect(),
         unseen,
     }
+}
+
+/// A guest's snapshots. The row `current` is none; its parent is the one that the guest as it is came from.
+pub fn snapshots(vmid: i64, rows: &[answers::Snapshot]) -> Vec<Snapshot> {
+    let now = rows.iter().find(|row| row.is_current()).filter(|row| !is_odd(&row.odd, "parent"));
+    let snapshot = |row: &answers::Snapshot| {
+        let answers::Snapshot { name, parent, snaptime, vmstate, odd, .. } = row;
+        let mut unseen =
+            unseen(odd, &[("parent", "parent"), ("snaptime", "created_at"), ("vmstate", "with_memory")]);
+        if now.is_none() {
+            unseen.push("current");
+        }
+        Snapshot {
+            vmid,
+            name: name.clone(),
+            parent: parent.clone().filter(|parent| !parent.is_empty()),
+            // PVE writes 0 where the configuration has no time.
+            created_at: snaptime.filter(|time| *time > 0).map(integer),
+            with_memory: vmstate.unwrap_or(false),
+            current: now.and_then(|now| now.parent.as_deref()) == Some(name.as_str()),
+            unseen,
+        }
+    };
+    rows.iter().filter(|row| !row.is_current()).map(snapshot).collect()
 }
 
 /// A storage from its definition, with a place for each of the cluster's nodes that the definition allows.

@@ -77,7 +77,7 @@ macro_rules! observed {
     )*};
 }
 
-observed!(Disk, Nic, Storage, BackupJob);
+observed!(Disk, Nic, Snapshot, Storage, BackupJob);
 
 /// A cluster, or a standalone node taken as one.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,6 +190,8 @@ pub struct Guest {
     pub pool: Option<Option<String>>,
     /// What its configuration says. `None`: it could not be read, and what the graph knows stays.
     pub config: Option<GuestConfig>,
+    /// Its snapshots. `None`: they could not be read, and what the graph knows stays.
+    pub snapshots: Option<Vec<Snapshot>>,
 }
 
 /// What a guest's configuration says, with PVE's defaults filled in.
@@ -290,6 +292,25 @@ pub struct Nic {
     pub firewall: bool,
     /// Its VLAN.
     pub vlan_tag: Option<i64>,
+    /// Properties that were not understood; see [`Observed`].
+    pub unseen: Unseen,
+}
+
+/// A snapshot of a guest. Its description is left out: what people write there may hold secrets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The guest that it is of.
+    pub vmid: i64,
+    /// Its name, unique among the guest's.
+    pub name: String,
+    /// The snapshot that it came after; `None` for the first of a chain.
+    pub parent: Option<String>,
+    /// When it was made, in epoch seconds; `None` where PVE does not say.
+    pub created_at: Option<i64>,
+    /// It holds the machine's memory. A container's never does.
+    pub with_memory: bool,
+    /// The guest as it is now came from it: the last one taken or rolled back to.
+    pub current: bool,
     /// Properties that were not understood; see [`Observed`].
     pub unseen: Unseen,
 }

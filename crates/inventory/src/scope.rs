@@ -25,6 +25,8 @@ pub enum Collector {
     Qemu,
     /// One node's listing of its containers, and their configurations.
     Lxc,
+    /// The snapshots of one node's guests.
+    Snapshots,
     /// Backup jobs and what they take.
     BackupJobs,
 }
@@ -40,6 +42,7 @@ impl Collector {
             Self::Guests => "guests",
             Self::Qemu => "qemu",
             Self::Lxc => "lxc",
+            Self::Snapshots => "snapshots",
             Self::BackupJobs => "backup_jobs",
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::answers::{
     BackupJob, Certificate, ClusterStatusRow, IncludedVolumes, LxcConfig, LxcRow, NodeRow, NodeStorage,
-    NodeTime, Permissions, QemuConfig, QemuRow, Resource, StorageDefinition, Version,
+    NodeTime, Permissions, QemuConfig, QemuRow, Resource, Snapshot, StorageDefinition, Version,
 };
 use crate::client::PveClient;
 use crate::error::{ApiError, ErrorKind};
@@ -70,6 +70,12 @@ endpoints! {
     /// A container's configuration as it is in force, without pending changes.
     lxc_config(node: &str, vmid: i64) -> LxcConfig =
         ApiPath::new("read guest config").node(node).fixed("lxc").segment(vmid).fixed("config").query("current", 1);
+    /// A machine's snapshots in no order, and the guest as it is. Needs `VM.Audit` on the guest.
+    qemu_snapshots(node: &str, vmid: i64) -> Vec<Snapshot> =
+        ApiPath::new("list snapshots").node(node).fixed("qemu").segment(vmid).fixed("snapshot");
+    /// A container's snapshots, likewise.
+    lxc_snapshots(node: &str, vmid: i64) -> Vec<Snapshot> =
+        ApiPath::new("list snapshots").node(node).fixed("lxc").segment(vmid).fixed("snapshot");
     /// The certificates of a node, the cluster's own authority among them. Every user may ask.
     certificates(node: &str) -> Vec<Certificate> =
         ApiPath::new("read certificates").node(node).fixed("certificates/info");

@@ -13,7 +13,7 @@
 //!
 //! A rule's `fault` is one of `latency` and `jitter` (`milliseconds`), `status` and `bare-status` (`status`, `reason`),
 //! `drop`, `truncate` (`bytes`), `html`, `hang`, `lose-answer`, `take-vmid`. With `"exact": true` it strikes its path alone,
-//! with `"method": "POST"` only that verb.
+//! with `"method": "POST"` only that verb, with `"after": 3` not before the fourth request.
 
 use std::time::Duration;
 
@@ -100,6 +100,9 @@ fn rule(asked: &Value) -> Result<FaultRule, String> {
     };
     if let Some(times) = asked["times"].as_u64() {
         rule = rule.times(usize::try_from(times).unwrap_or(usize::MAX));
+    }
+    if let Some(spared) = asked["after"].as_u64() {
+        rule = rule.after(usize::try_from(spared).unwrap_or(usize::MAX));
     }
     if let Some(method) = asked["method"].as_str() {
         rule = rule.method(method);

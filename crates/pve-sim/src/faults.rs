@@ -57,13 +57,14 @@ pub struct FaultRule {
     exact: bool,
     method: Option<String>,
     fault: Fault,
+    spared: usize,
     left: Option<usize>,
 }
 
 impl FaultRule {
     /// Strikes every path below `/api2/json` that starts with `prefix`, for ever.
     pub fn below(prefix: &str, fault: Fault) -> Self {
-        Self { path: prefix.to_owned(), exact: false, method: None, fault, left: None }
+        Self { path: prefix.to_owned(), exact: false, method: None, fault, spared: 0, left: None }
     }
 
     /// Strikes this path alone, whatever its query, for ever.
@@ -74,6 +75,12 @@ impl FaultRule {
     /// Strikes only that many times.
     pub fn times(mut self, times: usize) -> Self {
         self.left = Some(times);
+        self
+    }
+
+    /// Spares that many requests that it would strike, and strikes from the next one on.
+    pub fn after(mut self, spared: usize) -> Self {
+        self.spared = spared;
         self
     }
 
@@ -124,6 +131,10 @@ impl Faults {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         for (_, rule) in rules.iter_mut().filter(|(_, rule)| rule.strikes(method, path)) {
+            if rule.spared > 0 {
+                rule.spared -= 1;
+                continue;
+            }
             rule.left = rule.left.map(|left| left - 1);
             faults.push(rule.fault.clone());
         }
@@ -158,6 +169,9 @@ mod tests {
         assert_eq!(faults.strike("GET", "/nodes/pve1/qemu/100/config").len(), 0);
         faults.remove(id);
         assert_eq!(faults.strike("GET", "/nodes/pve1/qemu").len(), 0);
+        faults.add(FaultRule::at("/nodes", Fault::Drop).after(2).times(1));
+        let struck = [(); 4].map(|()| faults.strike("GET", "/nodes").len());
+        assert_eq!(struck, [0, 0, 1, 0]);
     }
 
     #[test]

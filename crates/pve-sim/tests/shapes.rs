@@ -169,7 +169,7 @@ fn simulated_rows_look_like_genuine_ones() {
                 let declared = schema.knows_key(template, top)
                     || template == "/storage"
                     || template == "/storage/{storage}";
-                if !known && !declared {
+                if !known && !declared && !UNRECORDED.contains(&key.as_str()) {
                     strange.insert(format!("{key} {kind}"));
                 }
             }
@@ -195,6 +195,11 @@ fn simulated_rows_look_like_genuine_ones() {
     });
     assert!(missing.is_empty(), "every genuine row has these: {missing:#?}");
 }
+
+/// What PVE sends and no recording has: the estate's containers have no snapshots, and `parent` names the last one, as it does for
+/// a machine.
+const UNRECORDED: &[&str] =
+    &["/nodes/{node}/lxc/{vmid}/config /parent", "/nodes/{node}/lxc/{vmid}/config parent"];
 
 /// Keys that the few genuine rows have by chance of their configuration: start and end of the line.
 const MAY_BE_MISSING: &[(&str, &str)] = &[

@@ -8,13 +8,15 @@
 //! - All statements are idempotent, so that a transaction whose answer was lost can be sent again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
-    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, RelationshipRow, STORAGE,
-    STORED_ON,
+    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, PARENT_SNAPSHOT,
+    RelationshipRow, SNAPSHOT, SNAPSHOT_OF, STORAGE, STORED_ON,
 };
 use pvegraph_graph::lease::Lease;
 use pvegraph_graph::runs::Counts;
@@ -40,56 +42,41 @@ fn named(label: &str, key: &[Value]) -> String {
     format!("{label}{}", Value::Array(key.to_vec()))
 }
 
-/// Writes one cluster's rows, or only counts what it would write.
-pub struct Loader<'a> {
-    /// The store.
-    pub store: &'a dyn Store,
-    /// Makes the statements.
-    pub writer: Writer<'a>,
-    /// The lease of this run; `None` for a dry run, which writes nothing.
-    pub lease: Option<&'a Lease>,
+/// What loading did.
+#[derive(Debug, Default)]
+pub struct Tally {
     counts: BTreeMap<&'static str, Counts>,
     /// What a dry run would have touched: the graph can't tell.
     pretended: HashSet<String>,
 }
 
-impl<'a> Loader<'a> {
-    /// A loader without counts.
-    pub fn new(store: &'a dyn Store, writer: Writer<'a>, lease: Option<&'a Lease>) -> Self {
-        Self { store, writer, lease, counts: BTreeMap::new(), pretended: HashSet::new() }
-    }
-
+impl Tally {
     /// What was counted, by label.
     pub fn counts(&self) -> &BTreeMap<&'static str, Counts> {
         &self.counts
     }
 
-    /// The counts of one label, to add to.
-    pub fn count(&mut self, label: &'static str) -> &mut Counts {
+    /// All counts together.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        self.counts.values().for_each(|counts| total.add(*counts));
+        total
+    }
+
+    fn count(&mut self, label: &'static str) -> &mut Counts {
         self.counts.entry(label).or_default()
     }
 
-    /// Sends one transaction, under the lease.
-    pub async fn write(&self, mut statements: Vec<Statement>) -> Result<(), StoreError> {
-        let Some(lease) = self.lease else { return Ok(()) };
-        statements.push(lease.guard(now()));
-        self.store.write(statements).await.map(drop)
+    /// Adds what was done elsewhere.
+    pub fn add(&mut self, other: Self) {
+        let Self { counts, pretended } = other;
+        for (label, counts) in counts {
+            self.count(label).add(counts);
+        }
+        self.pretended.extend(pretended);
     }
 
-    /// Counts rows against what the graph has.
-    async fn compare<T>(&mut self, label: &Label<T>, rows: &[NodeRow]) -> Result<Existing, StoreError> {
-        let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
-        let existing = Existing::new(label, self.store.read(self.writer.read_back(label, &keys)).await?);
-        for row in rows {
-            self.tally(label, row, existing.change(label, row));
-        }
-        Ok(existing)
-    }
-
-    fn tally<T>(&mut self, label: &Label<T>, row: &NodeRow, change: Change) {
-        if self.lease.is_none() {
-            self.pretended.insert(named(label.name, &row.key));
-        }
+    fn row<T>(&mut self, label: &Label<T>, change: Change) {
         let counts = self.count(label.name);
         match change {
             Change::Created => counts.created += 1,
@@ -97,22 +84,115 @@ impl<'a> Loader<'a> {
             Change::Unchanged => counts.unchanged += 1,
         }
     }
+}
+
+/// How long the store was at work: while at least one call was under way.
+#[derive(Debug, Default)]
+pub struct Busy(Mutex<BusyState>);
+
+#[derive(Debug, Default)]
+struct BusyState {
+    calls: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Busy {
+    fn state(&self) -> MutexGuard<'_, BusyState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn during<T>(&self, call: impl Future<Output = T>) -> T {
+        {
+            let mut state = self.state();
+            state.calls += 1;
+            state.since.get_or_insert_with(Instant::now);
+        }
+        let answer = call.await;
+        let mut state = self.state();
+        state.calls -= 1;
+        if state.calls == 0
+            && let Some(since) = state.since.take()
+        {
+            state.total += since.elapsed();
+        }
+        answer
+    }
+
+    /// The time so far, without calls that are under way.
+    pub fn total(&self) -> Duration {
+        self.state().total
+    }
+}
+
+/// A statement over no row does nothing.
+fn is_empty(statement: &Statement) -> bool {
+    statement.params.get("rows").and_then(Value::as_array).is_some_and(Vec::is_empty)
+}
+
+/// Writes one cluster's rows, or only counts what it would write.
+#[derive(Clone, Copy)]
+pub struct Loader<'a> {
+    /// The store.
+    pub store: &'a dyn Store,
+    /// Makes the statements.
+    pub writer: Writer<'a>,
+    /// The lease of this run; `None` for a dry run, which writes nothing.
+    pub lease: Option<&'a Lease>,
+    /// Measures how long the store works.
+    pub busy: &'a Busy,
+}
+
+impl Loader<'_> {
+    /// Sends one transaction, under the lease.
+    pub async fn write(&self, mut statements: Vec<Statement>) -> Result<(), StoreError> {
+        let Some(lease) = self.lease else { return Ok(()) };
+        statements.push(lease.guard(now()));
+        self.busy.during(self.store.write(statements)).await.map(drop)
+    }
+
+    async fn read(&self, statement: Statement) -> Result<Rows, StoreError> {
+        self.busy.during(self.store.read(statement)).await
+    }
+
+    /// Counts rows against what the graph has.
+    async fn compare<T>(
+        &self,
+        tally: &mut Tally,
+        label: &Label<T>,
+        rows: &[NodeRow],
+    ) -> Result<(), StoreError> {
+        let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+        let existing = Existing::new(label, self.read(self.writer.read_back(label, &keys)).await?);
+        for row in rows {
+            self.tally(tally, label, row, existing.change(label, row));
+        }
+        Ok(())
+    }
+
+    fn tally<T>(&self, tally: &mut Tally, label: &Label<T>, row: &NodeRow, change: Change) {
+        if self.lease.is_none() {
+            tally.pretended.insert(named(label.name, &row.key));
+        }
+        tally.row(label, change);
+    }
 
     /// Loads the cluster, its nodes and its storages: what everything else hangs on. `before` goes into the first transaction.
     /// `all_nodes`: these are all nodes, so that a storage that names none of the others is not there.
     pub async fn cluster(
-        &mut self,
+        &self,
+        tally: &mut Tally,
         before: Vec<Statement>,
         cluster: &Cluster,
         (nodes, all_nodes): (&[Node], bool),
         storages: &[Storage],
     ) -> Result<(), StoreError> {
         let cluster_rows = vec![CLUSTER.row(cluster)];
-        self.compare(&CLUSTER, &cluster_rows).await?;
+        self.compare(tally, &CLUSTER, &cluster_rows).await?;
         let node_rows: Vec<_> = nodes.iter().map(|node| NODE.row(node)).collect();
-        self.compare(&NODE, &node_rows).await?;
+        self.compare(tally, &NODE, &node_rows).await?;
         let storage_rows: Vec<_> = storages.iter().map(|storage| STORAGE.row(storage)).collect();
-        self.compare(&STORAGE, &storage_rows).await?;
+        self.compare(tally, &STORAGE, &storage_rows).await?;
 
         let contains =
             nodes.iter().map(|node| RelationshipRow::new(vec![], vec![json!(node.name)])).collect();
@@ -146,11 +226,19 @@ impl<'a> Loader<'a> {
     }
 
     /// Loads guests with what hangs on them, all in one transaction.
-    pub async fn guests(&mut self, guests: &[Guest]) -> Result<(), StoreError> {
+    pub async fn guests(&self, guests: &[Guest]) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
         let writer = self.writer;
         let rows: Vec<_> = guests.iter().map(|guest| GUEST.row(guest)).collect();
         let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
-        let before = Existing::new(&GUEST, self.store.read(writer.read_back(&GUEST, &keys)).await?);
+        // Of guests without a configuration too: a replaced one loses what its predecessor had.
+        let (before, old_disks, old_nics, old_snapshots) = tokio::try_join!(
+            self.read(writer.read_back(&GUEST, &keys)),
+            self.read(writer.read_back_of_guests(&DISK, &HAS_DISK, &keys)),
+            self.read(writer.read_back_of_guests(&NIC, &HAS_NETWORK_INTERFACE, &keys)),
+            self.read(writer.read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &keys)),
+        )?;
+        let before = Existing::new(&GUEST, before);
         let replaced: Vec<Vec<Value>> = rows
             .iter()
             .filter(|row| before.get(&row.key).is_some_and(|known| is_another_guest(known, row)))
@@ -158,93 +246,103 @@ impl<'a> Loader<'a> {
             .collect();
         for row in &rows {
             if replaced.contains(&row.key) {
-                self.count(GUEST.name).deleted += 1;
-                self.tally(&GUEST, row, Change::Created);
+                tally.count(GUEST.name).deleted += 1;
+                self.tally(&mut tally, &GUEST, row, Change::Created);
             } else {
-                self.tally(&GUEST, row, before.change(&GUEST, row));
+                self.tally(&mut tally, &GUEST, row, before.change(&GUEST, row));
             }
         }
+        drop(before);
 
-        let configs = || guests.iter().filter_map(|guest| Some((guest, guest.config.as_ref()?)));
-        let disks: Vec<_> = configs().flat_map(|(_, config)| &config.disks).collect();
-        let nics: Vec<_> = configs().flat_map(|(_, config)| &config.nics).collect();
+        let configs = || guests.iter().filter_map(|guest| guest.config.as_ref());
+        let disks: Vec<_> = configs().flat_map(|config| &config.disks).collect();
+        let nics: Vec<_> = configs().flat_map(|config| &config.nics).collect();
+        let snapshots: Vec<_> =
+            guests.iter().filter_map(|guest| guest.snapshots.as_ref()).flatten().collect();
         let disk_rows: Vec<_> = disks.iter().map(|disk| DISK.row(disk)).collect();
         let nic_rows: Vec<_> = nics.iter().map(|nic| NIC.row(nic)).collect();
-        // Also of guests without a configuration: a replaced one loses what its predecessor had.
-        let vmids: Vec<_> = rows.iter().filter_map(|row| row.key.first().cloned()).collect();
-        let old_disks = self.read_children(&DISK, &HAS_DISK, &vmids).await?;
-        let old_nics = self.read_children(&NIC, &HAS_NETWORK_INTERFACE, &vmids).await?;
-        let gone_disks = self.tally_children(&DISK, &old_disks, &disk_rows, &replaced);
-        let gone_nics = self.tally_children(&NIC, &old_nics, &nic_rows, &replaced);
+        let snapshot_rows: Vec<_> = snapshots.iter().map(|snapshot| SNAPSHOT.row(snapshot)).collect();
+        let gone_disks = self.tally_children(&mut tally, &DISK, old_disks, &disk_rows, &replaced);
+        let gone_nics = self.tally_children(&mut tally, &NIC, old_nics, &nic_rows, &replaced);
+        let gone_snapshots =
+            self.tally_children(&mut tally, &SNAPSHOT, old_snapshots, &snapshot_rows, &replaced);
 
-        let hosts = guests
+        let parents = snapshots
             .iter()
-            .map(|guest| RelationshipRow::new(vec![json!(guest.node)], vec![json!(guest.vmid)]))
-            .collect();
-        let has_disk = disks
-            .iter()
-            .map(|d| RelationshipRow::new(vec![json!(d.vmid)], vec![json!(d.vmid), json!(d.disk_id)]))
-            .collect();
-        let stored = disks
-            .iter()
-            .filter_map(|d| {
-                let storage = d.storage.as_ref()?;
-                Some(RelationshipRow::new(vec![json!(d.vmid), json!(d.disk_id)], vec![json!(storage)]))
+            .filter_map(|snapshot| {
+                let key = |name: &str| vec![json!(snapshot.vmid), json!(name)];
+                Some(RelationshipRow::new(key(&snapshot.name), key(snapshot.parent.as_ref()?)))
             })
             .collect();
-        let has_nic = nics
-            .iter()
-            .map(|n| RelationshipRow::new(vec![json!(n.vmid)], vec![json!(n.vmid), json!(n.net_id)]))
-            .collect();
         let disk_keys: Vec<_> = disk_rows.iter().map(|row| row.key.clone()).collect();
+        let chained: Vec<_> = snapshots
+            .iter()
+            .filter(|snapshot| !snapshot.is_unseen("parent"))
+            .map(|snapshot| vec![json!(snapshot.vmid), json!(snapshot.name)])
+            .collect();
+        // Nodes and storages are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
+        // them comes last, in one order for all writers: then nobody waits long, and no two for each other.
+        let mut hosts: Vec<_> = guests.iter().map(|guest| (guest.node.as_str(), guest.vmid)).collect();
+        hosts.sort_unstable();
+        let hosts = hosts
+            .into_iter()
+            .map(|(node, vmid)| RelationshipRow::new(vec![json!(node)], vec![json!(vmid)]))
+            .collect();
+        let mut stored: Vec<_> = disks
+            .iter()
+            .filter_map(|disk| Some((disk.storage.as_ref()?, disk.vmid, &disk.disk_id)))
+            .collect();
+        stored.sort_unstable();
+        let stored = stored
+            .into_iter()
+            .map(|(storage, vmid, disk)| {
+                RelationshipRow::new(vec![json!(vmid), json!(disk)], vec![json!(storage)])
+            })
+            .collect();
 
         let mut statements = Vec::new();
         if !replaced.is_empty() {
             statements.extend([
                 writer.delete(DISK.name, DISK.key, &gone_disks),
                 writer.delete(NIC.name, NIC.key, &gone_nics),
+                writer.delete(SNAPSHOT.name, SNAPSHOT.key, &gone_snapshots),
                 writer.delete(GUEST.name, GUEST.key, &replaced),
             ]);
         }
+        statements.push(writer.upsert(&GUEST, rows));
+        statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disk_rows));
+        statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nic_rows));
+        statements.extend(writer.upsert_owned(&SNAPSHOT, &SNAPSHOT_OF, snapshot_rows));
         statements.extend([
-            writer.upsert(&GUEST, rows),
+            writer.relate(&PARENT_SNAPSHOT, parents),
+            writer.unrelate(&PARENT_SNAPSHOT, &chained),
             writer.relate(&HOSTS_VM, hosts),
             writer.unrelate(&HOSTS_VM, &keys),
-            writer.upsert(&DISK, disk_rows),
-            writer.relate(&HAS_DISK, has_disk),
             writer.relate(&STORED_ON, stored),
             writer.unrelate(&STORED_ON, &disk_keys),
-            writer.upsert(&NIC, nic_rows),
-            writer.relate(&HAS_NETWORK_INTERFACE, has_nic),
         ]);
-        self.write(statements).await
+        statements.retain(|statement| !is_empty(statement));
+        self.write(statements).await?;
+        Ok(tally)
     }
 
-    async fn read_children<T>(
-        &self,
-        label: &Label<T>,
-        has: &labels::Relationship,
-        vmids: &[Value],
-    ) -> Result<Existing, StoreError> {
-        let rows = self.store.read(self.writer.read_back_of_guests(label, has, vmids)).await?;
-        Ok(Existing::new(label, rows))
-    }
-
-    /// Counts volumes or interfaces, and answers the keys of those that belong to replaced guests.
+    /// Counts what hangs on guests, and answers the keys of what belongs to replaced ones.
     fn tally_children<T>(
-        &mut self,
+        &self,
+        tally: &mut Tally,
         label: &Label<T>,
-        before: &Existing,
+        before: Rows,
         rows: &[NodeRow],
         replaced: &[Vec<Value>],
     ) -> Vec<Vec<Value>> {
+        let before = Existing::new(label, before);
         let is_replaced = |vmid: Option<&Value>| {
             vmid.is_some_and(|vmid| replaced.iter().any(|key| key[..] == [vmid.clone()]))
         };
         for row in rows {
             let change =
                 if is_replaced(row.key.first()) { Change::Created } else { before.change(label, row) };
-            self.tally(label, row, change);
+            self.tally(tally, label, row, change);
         }
         let gone: Vec<Vec<Value>> = before
             .iter()
@@ -253,15 +351,20 @@ impl<'a> Loader<'a> {
                 label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
             })
             .collect();
-        self.count(label.name).deleted += gone.len() as u64;
+        tally.count(label.name).deleted += gone.len() as u64;
         gone
     }
 
     /// Loads backup jobs. `whole`: the token sees every guest, so that what a job's answer lacks is really not covered.
-    pub async fn backup_jobs(&mut self, jobs: &[BackupJob], whole: bool) -> Result<(), StoreError> {
+    pub async fn backup_jobs(
+        &self,
+        tally: &mut Tally,
+        jobs: &[BackupJob],
+        whole: bool,
+    ) -> Result<(), StoreError> {
         let writer = self.writer;
         let rows: Vec<_> = jobs.iter().map(|job| BACKUP_JOB.row(job)).collect();
-        self.compare(&BACKUP_JOB, &rows).await?;
+        self.compare(tally, &BACKUP_JOB, &rows).await?;
         let id = |job: &BackupJob| vec![json!(job.job_id)];
         let placed = || jobs.iter().filter(|job| !job.is_unseen("storage"));
         let to = placed()
@@ -307,38 +410,55 @@ impl<'a> Loader<'a> {
     }
 
     /// The nodes of a label that this run did not touch: key columns, then `more`.
-    pub async fn untouched<T>(&self, label: &Label<T>, more: &[&str]) -> Result<Rows, StoreError> {
-        let mut rows = self.store.read(self.writer.untouched(label.name, label.key, more)).await?;
+    pub async fn untouched<T>(
+        &self,
+        tally: &Tally,
+        label: &Label<T>,
+        more: &[&str],
+    ) -> Result<Rows, StoreError> {
+        let mut rows = self.read(self.writer.untouched(label.name, label.key, more)).await?;
         if self.lease.is_none() {
             let width = label.key.len();
             rows.rows.retain(|row| {
-                !self.pretended.contains(&named(label.name, row.get(..width).unwrap_or_default()))
+                !tally.pretended.contains(&named(label.name, row.get(..width).unwrap_or_default()))
             });
         }
         Ok(rows)
     }
 
     /// How many nodes of a label the cluster has.
-    pub async fn total<T>(&self, label: &Label<T>) -> Result<u64, StoreError> {
-        let rows = self.store.read(cypher::count(self.writer.cluster, label.name)).await?;
+    pub async fn total(&self, label: &str) -> Result<u64, StoreError> {
+        let rows = self.read(cypher::count(self.writer.cluster, label)).await?;
         Ok(rows.get(0, "count").and_then(Value::as_u64).unwrap_or(0))
     }
 
-    /// Deletes nodes that are gone.
-    pub async fn delete<T>(&mut self, label: &Label<T>, keys: &[Vec<Value>]) -> Result<(), StoreError> {
+    /// Deletes nodes that are gone, by key.
+    pub async fn delete(
+        &self,
+        tally: &mut Tally,
+        label: &'static str,
+        key: &[&str],
+        keys: &[Vec<Value>],
+    ) -> Result<(), StoreError> {
         for batch in keys.chunks(BATCH_ROWS) {
-            self.write(vec![self.writer.delete(label.name, label.key, batch)]).await?;
+            self.write(vec![self.writer.delete(label, key, batch)]).await?;
         }
-        self.count(label.name).deleted += keys.len() as u64;
+        tally.count(label).deleted += keys.len() as u64;
         Ok(())
     }
 
-    /// Marks nodes that stay although this run did not see them.
-    pub async fn keep<T>(&mut self, label: &Label<T>, keys: &[Vec<Value>]) -> Result<(), StoreError> {
+    /// Marks nodes that stay although this run did not see them, by key.
+    pub async fn keep(
+        &self,
+        tally: &mut Tally,
+        label: &'static str,
+        key: &[&str],
+        keys: &[Vec<Value>],
+    ) -> Result<(), StoreError> {
         for batch in keys.chunks(BATCH_ROWS) {
-            self.write(vec![self.writer.mark_stale(label.name, label.key, batch)]).await?;
+            self.write(vec![self.writer.mark_stale(label, key, batch)]).await?;
         }
-        self.count(label.name).kept += keys.len() as u64;
+        tally.count(label).kept += keys.len() as u64;
         Ok(())
     }
 }

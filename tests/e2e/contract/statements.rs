@@ -5,8 +5,8 @@ use pvegraph_embedded_store::Mode;
 use pvegraph_graph::cypher::{Writer, count};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
-    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, RelationshipRow, STORAGE,
-    STORED_ON,
+    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, PARENT_SNAPSHOT,
+    RelationshipRow, SNAPSHOT, SNAPSHOT_OF, STORAGE, STORED_ON,
 };
 use pvegraph_graph::lease::{Holder, LEASE_SECONDS, Lease, LeaseError};
 use pvegraph_graph::migrate::{MigrateOptions, Migrations};
@@ -120,6 +120,14 @@ fn estate(writer: Writer<'_>) -> Vec<Statement> {
         more.as_object().unwrap().iter().for_each(|(name, value)| set[name] = value.clone());
         row(&DISK, set)
     };
+    let snapshot = |vmid: i64, name: &str, more: Value| {
+        let mut set = json!({
+            "id": format!("{vmid}:{name}"), "vmid": vmid, "name": name, "parent": null, "created_at": 1_600_000_000,
+            "with_memory": false, "current": false,
+        });
+        more.as_object().unwrap().iter().for_each(|(name, value)| set[name] = value.clone());
+        row(&SNAPSHOT, set)
+    };
     vec![
         writer.upsert(&CLUSTER, vec![row(&CLUSTER, json!({ "id": cluster, "name": cluster, "quorate": true, "nodes_online": 2 }))]),
         writer.upsert(
@@ -226,6 +234,30 @@ fn estate(writer: Writer<'_>) -> Vec<Statement> {
         writer.relate(
             &HAS_NETWORK_INTERFACE,
             vec![link(json!([100]), json!([100, "net0"])), link(json!([101]), json!([101, "net0"]))],
+        ),
+        writer.upsert(
+            &SNAPSHOT,
+            vec![
+                snapshot(100, "one", json!({})),
+                snapshot(100, "two", json!({ "parent": "one", "with_memory": true, "current": true })),
+                // The parent's name is of another guest's snapshot.
+                snapshot(101, "one", json!({ "parent": "two", "created_at": null })),
+            ],
+        ),
+        writer.relate(
+            &SNAPSHOT_OF,
+            vec![
+                link(json!([100, "one"]), json!([100])),
+                link(json!([100, "two"]), json!([100])),
+                link(json!([101, "one"]), json!([101])),
+            ],
+        ),
+        writer.relate(
+            &PARENT_SNAPSHOT,
+            vec![
+                link(json!([100, "two"]), json!([100, "one"])),
+                link(json!([101, "one"]), json!([101, "two"])),
+            ],
         ),
         writer.upsert(
             &BACKUP_JOB,
@@ -360,13 +392,42 @@ async fn rows_are_written_alike() {
         both.read("disks", |store| at(store, 1).read_back(&DISK, &keys(json!([[100, "scsi0"], [100, "rootfs"]])))).await;
         both.read("interfaces", |store| at(store, 1).read_back(&NIC, &keys(json!([[100, "net0"], [101, "net0"]])))).await;
         both.read("jobs", |store| at(store, 1).read_back(&BACKUP_JOB, &keys(json!([["off"], ["backup-1"]])))).await;
-        let vmids = [json!(100), json!(101), json!(103), json!(999)];
+        both.read("snapshots", |store| at(store, 1).read_back(&SNAPSHOT, &keys(json!([[100, "two"], [101, "two"]])))).await;
+        let vmids = keys(json!([[100], [101], [103], [999]]));
         let disks = both.read("disks of guests", |store| at(store, 1).read_back_of_guests(&DISK, &HAS_DISK, &vmids)).await;
         assert_eq!(disks.len(), 3, "{disks:?}");
         let nics = both
             .read("interfaces of guests", |store| at(store, 1).read_back_of_guests(&NIC, &HAS_NETWORK_INTERFACE, &vmids))
             .await;
         assert_eq!(nics.len(), 2, "{nics:?}");
+        let snapshots = both
+            .read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &vmids))
+            .await;
+        assert_eq!(snapshots.len(), 3, "{snapshots:?}");
+        let chain = "MATCH (a:ProxmoxSnapshot)-[:PARENT_SNAPSHOT]->(b:ProxmoxSnapshot) RETURN a.cluster_id, a.vmid, a.name, b.vmid, b.name";
+        let chain = both.read("chains", |_| Statement::new(chain)).await;
+        assert_eq!(chain, [r#"["other",100,"two",100,"one"]"#, r#"["rig",100,"two",100,"one"]"#]);
+
+        // With what has them, in either direction; a row whose owner is not there is lost in Neo4j alone, and sync sends none.
+        let snapshot = |vmid: i64, name: &str, parent: Value| {
+            row(&SNAPSHOT, json!({ "id": format!("{vmid}:{name}"), "vmid": vmid, "name": name, "parent": parent, "current": false }))
+        };
+        let nic = || row(&NIC, json!({ "id": "101:net1", "vmid": 101, "net_id": "net1", "bridge": "vmbr9", "firewall": false }));
+        for tag in [1002, 1003] {
+            // Not the answers: the one store does it in one statement, the other in two.
+            both.step("owned", async |store| {
+                let snapshots = vec![snapshot(100, "before", Value::Null), snapshot(100, "after", json!("before"))];
+                let mut statements = at(store, tag).upsert_owned(&SNAPSHOT, &SNAPSHOT_OF, snapshots);
+                statements.extend(at(store, tag).upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, vec![nic()]));
+                let parent = vec![link(json!([100, "after"]), json!([100, "before"]))];
+                statements.push(at(store, tag).relate(&PARENT_SNAPSHOT, parent));
+                store.write(statements).await.map(drop).map_err(|error| error.to_string()).unwrap();
+            })
+            .await;
+        }
+        let snapshots =
+            both.read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &vmids)).await;
+        assert_eq!(snapshots.len(), 5, "{snapshots:?}");
 
         // What is not said stays; what is null goes; types change.
         both.write("said in part", |store| {

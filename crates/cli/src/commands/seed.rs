@@ -127,7 +127,7 @@ pub struct Demo {
 
 /// The reports that the demonstration runs.
 #[cfg(feature = "embedded")]
-const SHOWN: [&str; 5] = ["Q8", "R1", "R2", "R17", "R17b"];
+const SHOWN: [&str; 6] = ["Q8", "R1", "R2", "R17", "R17b", "R18"];
 
 impl Demo {
     /// Runs the command.

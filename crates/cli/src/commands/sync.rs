@@ -146,6 +146,9 @@ fn summary(reports: &[&ClusterReport], dry_run: bool) -> Report {
                 "kept": report.kept,
                 "odd": report.odd,
                 "blocked": report.blocked,
+                "requests": report.requests,
+                "crawl_seconds": report.crawl_seconds,
+                "load_seconds": report.load_seconds,
             })
         })
         .collect();

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::generate::job;
 use super::ids;
 use super::mutate::{create, lxc_nic, qemu_nic};
+use super::snapshots;
 use super::state::{GuestSpec, Power, Selection, State, Usage};
 
 const GIB: u64 = 1 << 30;
@@ -23,6 +24,14 @@ pub fn furnish(state: &mut State) {
         pool.storages = BTreeSet::from(["ceph-vm".to_owned()]);
     }
     jobs(state);
+    take_snapshots(state);
+}
+
+/// 120 has an old one that nobody took away, 110 one with its memory, and 140 a new one, which is in order.
+fn take_snapshots(state: &mut State) {
+    snapshots::chain(state, 120, &[("before-migration", 210, false), ("after-migration", 209, false)]);
+    snapshots::chain(state, 110, &[("before-upgrade", 3, true)]);
+    snapshots::chain(state, 140, &[("before-config", 2, false)]);
 }
 
 /// The second node is hot, and the third one's local storage is full.

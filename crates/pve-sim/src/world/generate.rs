@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::mutate::{create, insert_token, lxc_nic, qemu_nic};
 use super::spec::WorldSpec;
 use super::state::{BackupJob, GuestSpec, Node, Pool, Power, Selection, State, Storage, Usage};
-use super::{demo, ids};
+use super::{demo, ids, snapshots};
 
 /// A token that every generated world has: `root@pam`'s, without privilege separation.
 pub const ROOT_TOKEN: &str = "root@pam!sim";
@@ -204,6 +204,7 @@ fn populate(state: &mut State, random: &mut ChaCha8Rng, count: usize) -> Vec<u32
         let Some(node) = nodes.get(random.random_range(0..nodes.len().max(1))) else { break };
         let spec = guest(state.seed, random, vmid, node, &storages);
         if create(state, spec).is_ok() {
+            snapshots::some(state, vmid);
             made.push(vmid);
         }
     }

@@ -8,6 +8,7 @@ mod generate;
 pub(crate) mod ids;
 mod mutate;
 mod parts;
+mod snapshots;
 mod spec;
 pub mod state;
 

@@ -1,0 +1,112 @@
+//! From the crawl to the loader: units become batches, and batches are loaded by several writers while the crawl goes on.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use pvegraph_graph::StoreError;
+use pvegraph_inventory::{Guest, Scopes};
+
+use crate::crawl::{Note, Unit, Units};
+use crate::load::{Loader, Tally};
+
+/// Guests in one transaction at most, with what hangs on them some 5,000 rows: larger ones cost Neo4j memory, and this program.
+const BATCH_GUESTS: usize = 500;
+/// Guests that a writer waits for while the crawl goes on: small transactions cost twice the time.
+const LEAST_BATCH: usize = 250;
+/// Transactions under way at once: more are no faster on Neo4j 5.26.
+const WRITERS: usize = 4;
+
+/// What the units of a run have told so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// How the scopes ended.
+    pub scopes: Scopes,
+    /// Guests that were loaded.
+    pub loaded: HashSet<i64>,
+    /// Guests whose configuration was understood to the last value.
+    pub understood: HashSet<i64>,
+    /// Guests whose snapshots were.
+    pub snapshots_understood: HashSet<i64>,
+    /// Guests that a listing showed.
+    pub listed: HashSet<i64>,
+    /// Guests that were gone when their configuration was read.
+    pub gone: HashSet<i64>,
+    /// What was odd in the answers.
+    pub odd: Vec<String>,
+}
+
+impl Seen {
+    /// Enters how scopes ended.
+    pub fn note(&mut self, notes: Vec<Note>) {
+        for Note { collector, node, status, reason, count } in notes {
+            self.scopes.note(collector, node.as_deref(), status, reason, count);
+        }
+    }
+
+    /// Enters what a unit tells, and answers the guests that are to be loaded. A guest that migrated during the crawl may be in the
+    /// listings of two nodes. It is in one place: the first that was told, and the next run's.
+    fn enter(&mut self, unit: Unit) -> impl Iterator<Item = Guest> {
+        let Unit { guests, understood, snapshots_understood, listed, gone, notes, odd } = unit;
+        self.note(notes);
+        self.understood.extend(understood);
+        self.snapshots_understood.extend(snapshots_understood);
+        self.listed.extend(listed);
+        self.gone.extend(gone);
+        self.odd.extend(odd);
+        guests.into_iter().filter(|guest| self.loaded.insert(guest.vmid))
+    }
+}
+
+/// Loads all that a crawl tells of guests, and answers when the crawl was done. `loaded` is told of each batch's size.
+///
+/// # Errors
+/// The first transaction that failed ends it, and those under way are given up.
+pub async fn load_all(
+    loader: Loader<'_>,
+    tally: &mut Tally,
+    seen: &mut Seen,
+    units: &mut Units,
+    loaded: impl Fn(usize),
+) -> Result<Instant, StoreError> {
+    let mut waiting: Vec<Guest> = Vec::new();
+    let mut loading = FuturesUnordered::new();
+    let mut crawled_at = None;
+    loop {
+        while loading.len() < WRITERS && waiting.len() >= if crawled_at.is_none() { LEAST_BATCH } else { 1 } {
+            let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
+            loading.push(async move { (batch.len(), loader.guests(&batch).await) });
+        }
+        tokio::select! {
+            unit = units.next(), if crawled_at.is_none() && waiting.len() < BATCH_GUESTS => match unit {
+                Some(unit) => waiting.extend(seen.enter(unit)),
+                None => crawled_at = Some(Instant::now()),
+            },
+            Some((guests, done)) = loading.next() => {
+                tally.add(done?);
+                loaded(guests);
+            }
+            // Nothing is under way, nothing waits, and the crawl is done.
+            else => return Ok(crawled_at.unwrap_or_else(Instant::now)),
+        }
+    }
+}
+
+/// Loads what one unit tells, in one transaction.
+///
+/// # Errors
+/// The transaction failed.
+pub async fn load_one(
+    loader: Loader<'_>,
+    tally: &mut Tally,
+    seen: &mut Seen,
+    unit: Unit,
+    loaded: impl Fn(usize),
+) -> Result<(), StoreError> {
+    let guests: Vec<Guest> = seen.enter(unit).collect();
+    if !guests.is_empty() {
+        tally.add(loader.guests(&guests).await?);
+        loaded(guests.len());
+    }
+    Ok(())
+}
