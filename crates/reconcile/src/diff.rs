@@ -112,6 +112,17 @@ pub fn missing(guest: &Guest) -> GuestDiff {
     GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes }
 }
 
+/// A guest that is another one than was bound: `old` and `new` are the fingerprints. Nothing else of it is compared.
+pub fn another(guest: &Guest, bound: Option<&str>, live: Option<&str>) -> GuestDiff {
+    let change = Change {
+        field: "identity".to_owned(),
+        old: live.map(str::to_owned),
+        new: bound.map(str::to_owned),
+        class: Class::IdentityConflict,
+    };
+    GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes: vec![change] }
+}
+
 /// What differs between the desired guest and the live one. `pending`: what waits for a restart there, see
 /// [`crate::live::pending`]. Only what is desired is compared.
 pub fn diff(

@@ -62,10 +62,16 @@ pub fn guest_as_desired(live: &LiveGuest, omit: Omit) -> (Guest, Vec<String>) {
             None => {}
             Some(Canonical::Raw(_)) => left_out.push(format!("`{key}` was not understood")),
             Some(Canonical::Map(map)) => {
-                let (map, odd): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                    map.into_iter().partition(|(_, value)| !matches!(value, Canonical::Raw(_)));
+                let disk = is_disk(live.kind, key);
+                let known = |sub: &str| {
+                    disk && sub == "storage"
+                        || option.kind.format().is_some_and(|format| format.sub(sub).is_some())
+                };
+                let (map, odd): (BTreeMap<_, _>, BTreeMap<_, _>) = map
+                    .into_iter()
+                    .partition(|(sub, value)| known(sub) && !matches!(value, Canonical::Raw(_)));
                 left_out.extend(odd.into_keys().map(|sub| format!("`{key}.{sub}` was not understood")));
-                let map = if is_disk(live.kind, key) { volume(live.kind, map) } else { map };
+                let map = if disk { volume(live.kind, map) } else { map };
                 guest.fields.insert(key.clone(), Canonical::Map(map));
             }
             Some(value) => {

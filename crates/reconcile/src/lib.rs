@@ -2,12 +2,14 @@
 //!
 //! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
 //! [`diff`] (what differs) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
-//! clusters; nothing here changes one.
+//! clusters, [`stored`] reads and writes the graph; nothing here changes a cluster.
 
 pub mod canonical;
 pub mod desired;
 pub mod diff;
 pub mod discover;
 pub mod document;
+pub mod edits;
 pub mod live;
+pub mod stored;
 pub mod surroundings;

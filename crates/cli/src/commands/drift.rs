@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pve_client::PveClient;
 use pvegraph_graph::Rows;
-use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::desired::{Desired, Problem, from_document};
+use pvegraph_inventory::{ClusterId, InvalidClusterId};
+use pvegraph_reconcile::desired::{Desired, Guest, Problem, from_document};
 use pvegraph_reconcile::diff::{self, Class, GuestDiff};
 use pvegraph_reconcile::document::{self, Document, Form};
 use pvegraph_reconcile::live::{self, Live, LiveError};
-use serde_json::{Value, json};
+use pvegraph_reconcile::stored::{self, Binding, StoredError};
+use serde_json::{Map, Value, json};
 
 use super::Global;
 use super::sync::api_code;
-use crate::config::Settings;
-use crate::connect;
+use crate::config::{ClusterSettings, Settings};
+use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
 
@@ -27,12 +28,13 @@ Ends with 5 where something differs, with 3 where nothing does and not all could
 (PVEAuditor).
 
 Examples:
+  pvegraph drift
   pvegraph drift --file estate.json
   pvegraph drift --cluster rig --file estate.toml -o json")]
 pub struct Drift {
-    /// The document with the desired state, JSON or TOML
+    /// Compare with this document, JSON or TOML, instead of the desired state in the graph
     #[arg(long, value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
 
     /// Only the cluster of this name
     #[arg(long, value_name = "NAME")]
@@ -46,14 +48,59 @@ impl Drift {
     /// The configuration or the document is not valid, or a cluster can't be read.
     pub fn run(self, global: &Global) -> Result<Exit, Failure> {
         let settings = global.settings()?;
-        let document = read_document(&self.file)?;
+        let name = self.cluster.as_deref();
+        let Some(file) = &self.file else { return connect::block_on(from_graph(&settings, name, global)) };
+        let document = read_document(file)?;
         connect::block_on(async {
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
-            let desired = desired_of(&self.file, &document, &id)?;
-            let found = compare(&client, &desired).await?;
-            global.print(&found.report(&desired))?;
+            let (id, client) = one_cluster(&settings, name).await?;
+            let desired = desired_of(file, &document, &id)?;
+            let found = compare(&client, &desired, &BTreeMap::new()).await?;
+            global.print(&Report::new(columns(found.rows(&desired))).with_all(found.extra(&desired)))?;
             Ok(found.exit())
         })
+    }
+}
+
+/// Compares every cluster that is chosen and of which the graph desires something.
+async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) -> Result<Exit, Failure> {
+    let store = connect::store(settings, Access::Read).await?;
+    let known = stored::clusters(&*store).await?;
+    let mut found = Vec::new();
+    for cluster in settings.selected(name)? {
+        let (id, client) = identified(settings, cluster).await?;
+        if !known.contains(id.as_str()) {
+            tracing::info!("{id}: nothing is desired");
+            continue;
+        }
+        let stored = stored::read(&*store, &id).await?;
+        found.push((compare(&client, &stored.desired, &stored.bindings).await?, stored.desired));
+    }
+    if found.is_empty() {
+        let text = "nothing is desired of the chosen clusters: begin with `pvegraph adopt --all`, or import a document with \
+                    `pvegraph desired import FILE`";
+        return Err(Failure::new(Exit::Config, text));
+    }
+    let rows = found.iter().flat_map(|(found, desired)| found.rows(desired)).collect();
+    let all: Vec<Value> = found.iter().map(|(found, desired)| json!(found.extra(desired))).collect();
+    let complete = found.iter().all(|(found, _)| found.unread.is_empty());
+    global.print(&Report::new(columns(rows)).with_extra("clusters", all).with_extra("complete", complete))?;
+    let exits = || found.iter().map(|(found, _)| found.exit());
+    let worst = [Exit::Drift, Exit::Partial].into_iter().find(|exit| exits().any(|one| one == *exit));
+    Ok(worst.unwrap_or(Exit::Success))
+}
+
+fn columns(rows: Vec<Vec<Value>>) -> Rows {
+    let columns = ["cluster", "uid", "vmid", "field", "live", "desired", "class"];
+    Rows { columns: columns.map(str::to_owned).to_vec(), rows }
+}
+
+impl From<StoredError> for Failure {
+    fn from(error: StoredError) -> Self {
+        match error {
+            StoredError::Store(error) => error.into(),
+            error @ StoredError::Problems(_) => Self::new(Exit::Config, error),
+            error @ StoredError::Changed(_) => Self::new(Exit::Locked, error),
+        }
     }
 }
 
@@ -100,11 +147,17 @@ pub async fn one_cluster(settings: &Settings, name: Option<&str>) -> Result<(Clu
         );
         return Err(Failure::new(Exit::Config, text));
     };
+    identified(settings, cluster).await
+}
+
+/// A configured cluster's client, with its identifier.
+async fn identified(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+) -> Result<(ClusterId, PveClient), Failure> {
     let client = connect::client(settings, cluster)?;
     let id = match &cluster.name {
-        Some(name) => name
-            .parse()
-            .map_err(|error: pvegraph_inventory::InvalidClusterId| Failure::new(Exit::Config, error))?,
+        Some(name) => name.parse().map_err(|error: InvalidClusterId| Failure::new(Exit::Config, error))?,
         None => live::cluster_id(&client).await?,
     };
     Ok((id, client))
@@ -136,12 +189,16 @@ pub struct Found {
 ///
 /// # Errors
 /// The cluster can't be read.
-pub async fn compare(client: &PveClient, desired: &Desired) -> Result<Found, Failure> {
+pub async fn compare(
+    client: &PveClient,
+    desired: &Desired,
+    bindings: &BTreeMap<String, Binding>,
+) -> Result<Found, Failure> {
     let wanted: BTreeSet<i64> = desired.guests.values().filter_map(|guest| guest.vmid).collect();
     let live = live::read(client, Some(&wanted)).await?;
     let mut found = Found { unmanaged: live.listed.difference(&wanted).count(), ..Found::default() };
     for guest in desired.guests.values() {
-        match guest_diff(client, guest, &live).await {
+        match guest_diff(client, guest, bindings.get(&guest.uid), &live).await {
             Ok(diff) => found.diffs.push(diff),
             Err(reason) => drop(found.unread.insert(guest.label(), reason)),
         }
@@ -151,7 +208,8 @@ pub async fn compare(client: &PveClient, desired: &Desired) -> Result<Found, Fai
 
 async fn guest_diff(
     client: &PveClient,
-    guest: &pvegraph_reconcile::desired::Guest,
+    guest: &Guest,
+    binding: Option<&Binding>,
     live: &Live,
 ) -> Result<GuestDiff, String> {
     let Some(vmid) = guest.vmid else { return Ok(diff::missing(guest)) };
@@ -165,6 +223,9 @@ async fn guest_diff(
             Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
         };
     };
+    if let Some(bound) = binding.filter(|bound| !bound.is_of(has) && has.kind == guest.kind) {
+        return Ok(diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()));
+    }
     let without = diff::diff(guest, has, &BTreeMap::new(), live.style);
     if without.noop() {
         return Ok(without);
@@ -196,41 +257,50 @@ impl Found {
         }
     }
 
-    /// One row for each field that differs.
-    pub fn report(&self, desired: &Desired) -> Report {
-        let columns = ["uid", "vmid", "field", "live", "desired", "class"];
-        let mut rows = Vec::new();
-        for diff in &self.diffs {
-            for change in &diff.changes {
-                rows.push(vec![
-                    json!(diff.uid),
-                    json!(diff.vmid),
-                    json!(change.field),
-                    json!(change.old),
-                    json!(change.new),
-                    json!(change.class.to_string()),
-                ]);
-                if let Class::Impossible(why) = &change.class {
-                    tracing::warn!("{}: `{}`: {why}", diff.uid, change.field);
-                }
-            }
-        }
+    /// One row for each field that differs. What rows can't tell is logged.
+    pub fn rows(&self, desired: &Desired) -> Vec<Vec<Value>> {
         for (guest, reason) in &self.unread {
             tracing::warn!("{guest} was not compared: {reason}");
         }
-        let not_managed = not_managed(desired);
-        for place in &not_managed {
+        for place in not_managed(desired) {
             tracing::info!("{place}: stored, not managed yet");
         }
+        let mut rows = Vec::new();
+        for diff in &self.diffs {
+            for change in &diff.changes {
+                if let Class::Impossible(why) = &change.class {
+                    tracing::warn!("{}: `{}`: {why}", diff.uid, change.field);
+                }
+                let (cluster, uid, vmid) =
+                    (json!(desired.cluster.as_str()), json!(diff.uid), json!(diff.vmid));
+                let (old, new) = (json!(change.old), json!(change.new));
+                rows.push(vec![
+                    cluster,
+                    uid,
+                    vmid,
+                    json!(change.field),
+                    old,
+                    new,
+                    json!(change.class.to_string()),
+                ]);
+            }
+        }
+        rows
+    }
+
+    /// The same cluster's further keys of the JSON.
+    pub fn extra(&self, desired: &Desired) -> Map<String, Value> {
         let unread: Vec<Value> =
             self.unread.iter().map(|(guest, reason)| json!({ "guest": guest, "reason": reason })).collect();
-        Report::new(Rows { columns: columns.map(str::to_owned).to_vec(), rows })
-            .with_extra("cluster_id", desired.cluster.as_str())
-            .with_extra("guests", self.diffs.len())
-            .with_extra("complete", self.unread.is_empty())
-            .with_extra("not_compared", unread)
-            .with_extra("not_managed_yet", not_managed)
-            .with_extra("unmanaged_guests", self.unmanaged)
+        let extra = json!({
+            "cluster_id": desired.cluster.as_str(),
+            "guests": self.diffs.len(),
+            "complete": self.unread.is_empty(),
+            "not_compared": unread,
+            "not_managed_yet": not_managed(desired),
+            "unmanaged_guests": self.unmanaged,
+        });
+        extra.as_object().cloned().unwrap_or_default()
     }
 }
 

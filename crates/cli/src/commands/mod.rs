@@ -1,6 +1,8 @@
 //! The commands: one file each, and one enum that names them.
 
+pub mod adopt;
 pub mod config_show;
+pub mod desired;
 pub mod discover;
 pub mod doctor;
 pub mod drift;
@@ -139,6 +141,11 @@ pub enum Command {
     Drift(drift::Drift),
     /// Write what a cluster has as the declarative document
     Discover(discover::Discover),
+    /// Take live guests over as they are: desired state and binding, with nothing to change
+    Adopt(adopt::Adopt),
+    /// Import and export the desired state of guests
+    #[command(subcommand)]
+    Desired(desired::DesiredCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -161,6 +168,8 @@ impl Command {
             Self::Doctor(command) => command.run(global),
             Self::Drift(command) => command.run(global),
             Self::Discover(command) => command.run(global),
+            Self::Adopt(command) => command.run(global),
+            Self::Desired(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

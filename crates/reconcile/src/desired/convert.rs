@@ -165,6 +165,9 @@ pub fn entered(guest: GuestType, key: &str, value: &Value) -> Result<Canonical, 
     if let Managed::No(why) = option.managed {
         return Err(format!("it can't be desired, because {why}: remove it"));
     }
+    if matches!(option.kind, Kind::Secret) {
+        return Err("a secret never stands here: name its file, {\"file\": \"PATH\"}, or variable, {\"env\": \"NAME\"}".to_owned());
+    }
     let disk = is_disk(guest, key);
     let read = match (value, option.kind.format()) {
         (Value::Null, _) => return Err("it has no value: remove it, or name it in `unset`".to_owned()),
@@ -188,6 +191,12 @@ pub fn entered(guest: GuestType, key: &str, value: &Value) -> Result<Canonical, 
         }
         None => format!("expected {}", option.kind.expected()),
     })?;
+    if let (Canonical::Map(map), Some(format)) = (&read, option.kind.format())
+        && let Some(name) =
+            map.keys().find(|name| format.sub(name).is_none() && !(disk && *name == "storage"))
+    {
+        return Err(format!("there is no option `{name}`: remove it"));
+    }
     match read {
         Canonical::Map(map) if disk => volume(map).map(Canonical::Map),
         read => Ok(read),
@@ -245,7 +254,7 @@ fn understood(value: &Canonical) -> Result<(), Option<String>> {
 }
 
 /// A volume is desired by its storage and size. What would allocate a new disk each time it is written is refused.
-fn volume(guest: GuestType, map: BTreeMap<String, Canonical>) -> Result<BTreeMap<String, Canonical>, String> {
+fn volume(map: BTreeMap<String, Canonical>) -> Result<BTreeMap<String, Canonical>, String> {
     let Some(Canonical::Text(volume)) = map.get("volume") else { return Ok(map) };
     if map.contains_key("storage") {
         return Err(
