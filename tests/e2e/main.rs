@@ -3,18 +3,22 @@
 
 mod bad_input;
 mod cli_frame;
+mod commits;
 mod contract;
 mod doctor;
 mod embedded;
 mod estate;
 mod honesty;
+mod kills;
 mod lease;
 mod migrations;
+mod outages;
 mod reconcile;
 mod reports;
 mod scenarios;
 mod schema;
 mod seed;
+mod soak;
 mod store;
 mod support;
 mod testkit_selftest;

@@ -125,6 +125,11 @@ impl Container {
         self.command(&["kill"])
     }
 
+    pub fn configure(&self, key: &str, value: &str) -> Result<(), String> {
+        let script = "f=/var/lib/neo4j/conf/neo4j.conf; sed -i \"/^$1=/d\" $f; echo \"$1=$2\" >>$f";
+        docker(&["exec", &self.name, "sh", "-c", script, "sh", key, value], COMMAND_LIMIT).map(drop)
+    }
+
     pub fn log(&self) -> String {
         docker(&["logs", "--tail", "50", &self.name], ENGINE_LIMIT).unwrap_or_else(|e| e)
     }

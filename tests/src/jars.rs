@@ -113,6 +113,7 @@ pub struct Serve {
     /// Open as long as the server is wanted.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    conf: PathBuf,
     log: PathBuf,
 }
 
@@ -141,7 +142,8 @@ impl Serve {
         for (key, value) in settings.all() {
             conf += &format!("{key}={value}\n");
         }
-        fs::write(home.path().join("conf/neo4j.conf"), conf).map_err(failed)?;
+        let file = home.path().join("conf/neo4j.conf");
+        fs::write(&file, conf).map_err(failed)?;
         let log = home.path().join("logs/console.log");
         let mut keeper = Command::new("bash")
             .arg(SERVE)
@@ -159,7 +161,8 @@ impl Serve {
             return Err(format!("bash {SERVE}: no pipes"));
         };
         let _ = home.keep(); // the keeper removes it
-        let mut serve = Self { keeper, commands: Some(commands), answers: BufReader::new(answers), log };
+        let mut serve =
+            Self { keeper, commands: Some(commands), answers: BufReader::new(answers), conf: file, log };
         serve.start()?;
         let server = Neo4jServer {
             bolt_uri: format!("bolt://{address}"),
@@ -206,6 +209,14 @@ impl Serve {
 
     pub fn kill(&mut self) -> Result<(), String> {
         self.command("kill").map(drop)
+    }
+
+    pub fn configure(&self, key: &str, value: &str) -> Result<(), String> {
+        let failed = |e: std::io::Error| format!("{}: {e}", self.conf.display());
+        let before = fs::read_to_string(&self.conf).map_err(failed)?;
+        let others = before.lines().filter(|line| !line.starts_with(&format!("{key}=")));
+        let conf: String = others.map(|line| format!("{line}\n")).collect();
+        fs::write(&self.conf, format!("{conf}{key}={value}\n")).map_err(failed)
     }
 
     pub fn log(&self) -> String {

@@ -272,6 +272,18 @@ impl OwnedServer {
         started.unwrap_or_else(|e| panic!("start: {e}"));
     }
 
+    /// Gives a running server a setting, from its next start on, that is none of those it was started with.
+    ///
+    /// # Panics
+    /// When its file can't be written.
+    pub fn configure(&self, key: &str, value: &str) {
+        let written = match &self.keeper {
+            Keeper::Container(c) => c.configure(key, value),
+            Keeper::Jars(s) => s.configure(key, value),
+        };
+        written.unwrap_or_else(|e| panic!("configure {key}={value}: {e}"));
+    }
+
     /// [`stop`](Self::stop), then [`start`](Self::start).
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 //! PVE writes a boolean as `0`, `1`, `"0"`, `"1"` or `""`, and a number at times as a string. A field that is not of its
 //! type is left out and noted as an [`Oddity`]; an entry that lacks what it cannot do without is left out alone, and
 //! its list goes on. So one odd guest never hides the others. `null` means absent. Keys that nobody asks for are no
-//! oddity, since a newer PVE adds some; they are listed in [`Read::unread`].
+//! oddity, since a newer PVE adds some; [`unread`] lists them.
 
 mod scalars;
 mod tables;
@@ -30,8 +30,6 @@ pub struct Read<T> {
     pub value: T,
     /// What was not.
     pub oddities: Vec<Oddity>,
-    /// Keys that this version does not read, as patterns such as `[].blockstat`.
-    pub unread: BTreeSet<String>,
 }
 
 /// One value in an answer that is not what it should be. It never holds a secret.
@@ -90,7 +88,19 @@ impl std::error::Error for Oddity {}
 pub fn read<T: Wire>(subject: &str, data: &Value) -> Result<Read<T>, Oddity> {
     let mut reader = Reader { subject: subject.into(), ..Reader::default() };
     match T::read(data, &mut reader) {
-        Ok(value) => Ok(Read { value, oddities: reader.oddities, unread: reader.unread }),
+        Ok(value) => Ok(Read { value, oddities: reader.oddities }),
+        Err(mismatch) => Err(reader.oddity(None, data, mismatch, Lost::Answer)),
+    }
+}
+
+/// The keys of an answer that this version does not read, as patterns such as `[].blockstat`.
+///
+/// # Errors
+/// As [`read`].
+pub fn unread<T: Wire>(subject: &str, data: &Value) -> Result<BTreeSet<String>, Oddity> {
+    let mut reader = Reader { subject: subject.into(), unread: Some(BTreeSet::new()), ..Reader::default() };
+    match T::read(data, &mut reader) {
+        Ok(_) => Ok(reader.unread.unwrap_or_default()),
         Err(mismatch) => Err(reader.oddity(None, data, mismatch, Lost::Answer)),
     }
 }
@@ -138,16 +148,49 @@ pub trait Object: Sized {
     fn write_object(&self) -> Map<String, Value>;
 }
 
+/// What a numbered key (`net0`) names.
+pub trait Slot: Ord + Sized {
+    /// The slot of this key, if it is of this kind. Most keys are not, so that saying no has to cost nothing.
+    fn of(key: &str) -> Option<Self>;
+}
+
+/// One step into an answer. An answer has many more steps than oddities, so that making one allocates nothing where it can.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// As a pattern: `net0`, `[]`.
+    pattern: Cow<'static, str>,
+    /// As a message shows it, where that is not the pattern.
+    shown: Option<String>,
+}
+
+impl Step {
+    /// Into an entry that has no name yet; see [`Reader::entry`].
+    pub(crate) fn nameless(pattern: &'static str) -> Self {
+        Self { pattern: Cow::Borrowed(pattern), shown: None }
+    }
+
+    fn shown(&self) -> &str {
+        self.shown.as_deref().unwrap_or(&self.pattern)
+    }
+}
+
+impl From<Cow<'static, str>> for Step {
+    fn from(key: Cow<'static, str>) -> Self {
+        Self { pattern: key, shown: None }
+    }
+}
+
 /// Notes what is odd, and where.
 #[derive(Debug, Default)]
 pub struct Reader {
     subject: Arc<str>,
-    /// Each step into the answer: as a message shows it, and as a pattern.
-    steps: Vec<(String, Cow<'static, str>)>,
+    /// The way into the answer.
+    steps: Vec<Step>,
     oddities: Vec<Oddity>,
     /// The keys of the object being read that lead to each oddity; as many as there are oddities.
     roots: Vec<Vec<String>>,
-    unread: BTreeSet<String>,
+    /// Keys that nobody reads, where they are asked for.
+    unread: Option<BTreeSet<String>>,
 }
 
 /// A moment in reading: see [`Reader::keys_since`].
@@ -171,9 +214,13 @@ impl Reader {
     }
 
     /// The value of `key`, if it is there and of its type.
-    pub fn optional<T: Wire>(&mut self, object: &Map<String, Value>, key: &str) -> Option<T> {
+    pub fn optional<T: Wire>(&mut self, object: &Map<String, Value>, key: &'static str) -> Option<T> {
         let value = object.get(key).filter(|value| !value.is_null())?;
-        match self.step(key.to_owned(), Cow::Owned(key.to_owned()), |reader| T::read(value, reader)) {
+        self.field(Cow::Borrowed(key), key, value)
+    }
+
+    fn field<T: Wire>(&mut self, step: Cow<'static, str>, key: &str, value: &Value) -> Option<T> {
+        match self.step(step.into(), |reader| T::read(value, reader)) {
             Ok(read) => Some(read),
             Err(mismatch) => {
                 self.odd(Some(key), value, mismatch, Lost::Field);
@@ -186,31 +233,33 @@ impl Reader {
     ///
     /// # Errors
     /// It is absent or not of its type.
-    pub fn required<T: Wire>(&mut self, object: &Map<String, Value>, key: &str) -> Result<T, Mismatch> {
+    pub fn required<T: Wire>(
+        &mut self,
+        object: &Map<String, Value>,
+        key: &'static str,
+    ) -> Result<T, Mismatch> {
         let Some(value) = object.get(key).filter(|value| !value.is_null()) else {
             return Err(Mismatch {
                 expected: format!("the key `{key}`").into(),
                 found: Some("no such key".to_owned()),
             });
         };
-        self.step(key.to_owned(), Cow::Owned(key.to_owned()), |reader| T::read(value, reader)).map_err(
-            |mismatch| {
-                let found = mismatch.found.unwrap_or_else(|| describe(Some(key), value));
-                Mismatch { expected: format!("in `{key}` {}", mismatch.expected).into(), found: Some(found) }
-            },
-        )
+        self.step(Cow::Borrowed(key).into(), |reader| T::read(value, reader)).map_err(|mismatch| {
+            let found = mismatch.found.unwrap_or_else(|| describe(Some(key), value));
+            Mismatch { expected: format!("in `{key}` {}", mismatch.expected).into(), found: Some(found) }
+        })
     }
 
     /// The numbered keys (`net0`, `net1`, …) whose names are slots of the kind `S`.
     pub fn slots<S, T>(&mut self, object: &Map<String, Value>) -> BTreeMap<S, T>
     where
-        S: std::str::FromStr + Ord,
+        S: Slot,
         T: Wire,
     {
         let mut found = BTreeMap::new();
-        for key in object.keys() {
-            if let Ok(slot) = key.parse::<S>()
-                && let Some(value) = self.optional(object, key)
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            if let Some(slot) = S::of(key)
+                && let Some(value) = self.field(Cow::Owned(key.clone()), key, value)
             {
                 found.insert(slot, value);
             }
@@ -218,44 +267,67 @@ impl Reader {
         found
     }
 
-    /// Lists the keys of which `knows` says no.
+    /// Reads an entry of a list or map, one step further into the answer; an odd one is noted and left out. The entry is only named
+    /// where something in it is odd, and then read once more.
+    pub(crate) fn entry<T: Wire>(
+        &mut self,
+        pattern: &'static str,
+        name: impl FnOnce() -> String,
+        value: &Value,
+    ) -> Option<T> {
+        let noted = self.oddities.len();
+        let read = self.step(Step::nameless(pattern), |reader| T::read(value, reader));
+        if self.oddities.len() == noted
+            && let Ok(read) = read
+        {
+            return Some(read);
+        }
+        self.oddities.truncate(noted);
+        self.roots.truncate(noted);
+        let step = Step { pattern: Cow::Borrowed(pattern), shown: Some(name()) };
+        self.step(step, |reader| match T::read(value, reader) {
+            Ok(read) => Some(read),
+            Err(mismatch) => {
+                reader.odd(None, value, mismatch, Lost::Entry);
+                None
+            }
+        })
+    }
+
+    /// Lists the keys of which `knows` says no, where they are asked for.
     pub fn note_unread(&mut self, object: &Map<String, Value>, knows: impl Fn(&str) -> bool) {
+        let Some(unread) = &mut self.unread else { return };
         for key in object.iter().filter(|(key, value)| !value.is_null() && !knows(key)).map(|(key, _)| key) {
             let mut pattern: String =
-                self.steps.iter().map(|(_, step)| step.as_ref()).collect::<Vec<_>>().join(".");
+                self.steps.iter().map(|step| step.pattern.as_ref()).collect::<Vec<_>>().join(".");
             if !pattern.is_empty() {
                 pattern.push('.');
             }
             pattern.push_str(key);
-            self.unread.insert(pattern);
+            unread.insert(pattern);
         }
     }
 
     /// Notes that the value of `key` is odd.
     pub fn odd(&mut self, key: Option<&str>, value: &Value, mismatch: Mismatch, lost: Lost) {
         let oddity = self.oddity(key, value, mismatch, lost);
-        let steps = self.steps.iter().map(|(step, _)| step.as_str());
+        let steps = self.steps.iter().map(Step::shown);
         self.roots.push(steps.chain(key).map(str::to_owned).collect());
         self.oddities.push(oddity);
     }
 
     /// Does something one step further into the answer.
-    pub fn step<R>(
-        &mut self,
-        shown: String,
-        pattern: Cow<'static, str>,
-        work: impl FnOnce(&mut Self) -> R,
-    ) -> R {
-        self.steps.push((shown, pattern));
+    fn step<R>(&mut self, step: Step, work: impl FnOnce(&mut Self) -> R) -> R {
+        self.steps.push(step);
         let result = work(self);
         self.steps.pop();
         result
     }
 
     fn oddity(&self, key: Option<&str>, value: &Value, mismatch: Mismatch, lost: Lost) -> Oddity {
-        let inside = key.or_else(|| self.steps.last().map(|(step, _)| step.as_str()));
+        let inside = key.or_else(|| self.steps.last().map(Step::shown));
         let found = mismatch.found.unwrap_or_else(|| describe(inside, value));
-        let place = self.steps.iter().map(|(step, _)| step.as_str()).collect::<Vec<_>>().join(".");
+        let place = self.steps.iter().map(Step::shown).collect::<Vec<_>>().join(".");
         Oddity {
             subject: Arc::clone(&self.subject),
             place,

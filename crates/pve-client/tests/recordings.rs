@@ -24,7 +24,8 @@ type Check = fn(&str, &Value) -> Result<Checked, Oddity>;
 
 fn check<T: Wire>(subject: &str, data: &Value) -> Result<Checked, Oddity> {
     let read = wire::read::<T>(subject, data)?;
-    Ok(Checked { written: read.value.write(), oddities: read.oddities, unread: read.unread })
+    let unread = wire::unread::<T>(subject, data)?;
+    Ok(Checked { written: read.value.write(), oddities: read.oddities, unread })
 }
 
 const ENDPOINTS: [(&str, Check); 35] = [

@@ -8,14 +8,12 @@ use pvegraph_graph::StoreError;
 use pvegraph_inventory::{Guest, Scopes};
 
 use crate::crawl::{Note, Unit, Units};
-use crate::load::{Loader, Tally};
+use crate::load::{Loader, Tally, WRITERS};
 
 /// Guests in one transaction at most, with what hangs on them some 5,000 rows: larger ones cost Neo4j memory, and this program.
 const BATCH_GUESTS: usize = 500;
 /// Guests that a writer waits for while the crawl goes on: small transactions cost twice the time.
 const LEAST_BATCH: usize = 250;
-/// Transactions under way at once: more are no faster on Neo4j 5.26.
-const WRITERS: usize = 4;
 
 /// What the units of a run have told so far.
 #[derive(Debug, Default)]

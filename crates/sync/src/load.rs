@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::stream::{self, TryStreamExt};
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
@@ -28,6 +29,8 @@ use crate::diff::{Change, Existing, is_another_guest};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
 pub const BATCH_ROWS: usize = 5_000;
+/// Transactions under way at once: more are no faster on Neo4j 5.26.
+pub const WRITERS: usize = 4;
 
 /// Seconds since the epoch, by this machine's clock.
 pub fn now() -> i64 {
@@ -378,33 +381,35 @@ impl Loader<'_> {
         ])
         .await?;
 
-        for job in jobs {
-            let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { continue };
-            let covers: Vec<_> =
-                guests.iter().map(|vmid| RelationshipRow::new(id(job), vec![json!(vmid)])).collect();
-            let takes: Vec<_> = volumes
-                .iter()
-                .map(|volume| RelationshipRow {
-                    from: id(job),
-                    to: vec![json!(volume.vmid), json!(volume.disk_id)],
-                    set: Map::from_iter([
-                        ("included".to_owned(), json!(volume.included)),
-                        ("reason".to_owned(), json!(volume.reason)),
-                    ]),
-                })
-                .collect();
-            // Old and new relationships of one job in one transaction, so that no reader sees it cover nothing.
-            let mut statements: Vec<_> =
-                covers.chunks(BATCH_ROWS).map(|rows| writer.relate(&BACKS_UP, rows.to_vec())).collect();
-            statements
-                .extend(takes.chunks(BATCH_ROWS).map(|rows| writer.relate(&INCLUDES_DISK, rows.to_vec())));
-            if whole {
-                statements.extend([
-                    writer.unrelate(&BACKS_UP, &[id(job)]),
-                    writer.unrelate(&INCLUDES_DISK, &[id(job)]),
-                ]);
-            }
-            self.write(statements).await?;
+        stream::iter(jobs.iter().map(Ok))
+            .try_for_each_concurrent(WRITERS, |job| async move { self.coverage(job, whole).await })
+            .await
+    }
+
+    /// Loads what one job covers. What is new first, in as many transactions as it takes, then what is old is removed: no reader sees
+    /// a job cover less than it did or does.
+    async fn coverage(&self, job: &BackupJob, whole: bool) -> Result<(), StoreError> {
+        let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
+        let writer = self.writer;
+        let id = || vec![json!(job.job_id)];
+        for guests in guests.chunks(BATCH_ROWS) {
+            let covers = guests.iter().map(|vmid| RelationshipRow::new(id(), vec![json!(vmid)]));
+            self.write(vec![writer.relate(&BACKS_UP, covers.collect())]).await?;
+        }
+        for volumes in volumes.chunks(BATCH_ROWS) {
+            let takes = volumes.iter().map(|volume| RelationshipRow {
+                from: id(),
+                to: vec![json!(volume.vmid), json!(volume.disk_id)],
+                set: Map::from_iter([
+                    ("included".to_owned(), json!(volume.included)),
+                    ("reason".to_owned(), json!(volume.reason)),
+                ]),
+            });
+            self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
+        }
+        if whole {
+            let old = vec![writer.unrelate(&BACKS_UP, &[id()]), writer.unrelate(&INCLUDES_DISK, &[id()])];
+            self.write(old).await?;
         }
         Ok(())
     }

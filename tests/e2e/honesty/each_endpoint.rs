@@ -17,7 +17,7 @@ use pvegraph_sync::run::{ClusterError, Options, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
 
 use super::endpoints::{Failing, Place, expected, of_confirmation, question, questions};
-use super::estate::{CHANGES, Estate, Flat, differences, flat, with_changes};
+use super::estate::{CHANGES, Change, Estate, Flat, differences, flat, with_changes};
 
 /// The program's exit code of a run inside this process, by the table in `docs/operations.md`.
 async fn exit_of_a_run(it: &Estate) -> i32 {
@@ -105,8 +105,7 @@ async fn learn(it: &Estate) -> Known {
     Known { places: asked.values().flat_map(|places| three(places)).collect(), old, new }
 }
 
-fn label(change: super::estate::Change) -> &'static str {
-    use super::estate::Change;
+fn label(change: Change) -> &'static str {
     match change {
         Change::Guest | Change::Name => "ProxmoxVM",
         Change::Disk => "ProxmoxDisk",
@@ -175,7 +174,7 @@ async fn case(
         for node in nodes {
             let id = &node["id"];
             let held = expected.held.iter().any(|change| {
-                *change != super::estate::Change::Name && change.has(&format!("{label} {}", id.as_str().unwrap()))
+                *change != Change::Name && change.has(&format!("{label} {}", id.as_str().unwrap()))
             });
             let unseen = held || expected.unseen.iter().any(|unseen| unseen.has(label, node));
             let fresh = node["lastupdated"].as_i64() == Some(recorded.tag);
@@ -183,7 +182,10 @@ async fn case(
                 wrong.push(format!("{label} {id}: seen {fresh}, to be seen {}", !unseen));
             }
             if fresh == node.contains_key("stale_since") {
-                wrong.push(format!("{label} {id}: fresh {fresh}, and stale since {:?}", node.get("stale_since")));
+                wrong.push(format!(
+                    "{label} {id}: fresh {fresh}, and stale since {:?}",
+                    node.get("stale_since")
+                ));
             }
         }
     }

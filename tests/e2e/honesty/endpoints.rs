@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::estate::{Change, GONE_JOB, GONE_STORAGE, LIGHTER, MIDDLE, SNAPPED};
+use super::estate::{Change, LIGHTER, MIDDLE, SNAPPED};
 use crate::support::LABELS;
 
 /// How a question is not answered.
@@ -142,7 +142,7 @@ impl Expected {
 /// What hangs on a guest.
 const PARTS: [&str; 3] = ["ProxmoxDisk", "ProxmoxNetworkInterface", "ProxmoxSnapshot"];
 
-/// What is to follow where this place is `failing`. `None`: the run is to end as if all had been answered.
+/// What is to follow where this place is `failing`.
 ///
 /// # Panics
 /// For a question that is not listed.
@@ -223,11 +223,6 @@ pub fn expected(place: &Place, failing: Failing) -> Expected {
         "/nodes/{node}/storage" => none.scope("node_storages", node, refused),
         other => panic!("{other} is asked and not listed here: say what follows where it fails"),
     }
-}
-
-/// Whether the world's changes have to do with this place: the run asks it only because something is missing.
-pub fn is_for_the_missing(place: &Place) -> bool {
-    place.path.ends_with(GONE_JOB) || place.path == "/access/permissions" || place.path.contains(GONE_STORAGE)
 }
 
 /// Two things are missing, and each is asked for; which one first is left to chance. What of `expected` holds where only the second

@@ -62,8 +62,12 @@ impl Change {
         match self {
             Self::Guest => any(&|word| word == "pve2:290" || word.starts_with("290:")),
             Self::Name => key == "ProxmoxVM pve2:201 name",
-            Self::Disk => any(&|word| word == "202:scsi1"),
-            Self::Snapshot => any(&|word| word == "204:gone-snap"),
+            // The machine's size is the sum of its disks.
+            Self::Disk => any(&|word| word == "202:scsi1") || key == "ProxmoxVM pve2:202 disk_size",
+            // What was below the one that goes is the current one again.
+            Self::Snapshot => {
+                any(&|word| word == "204:gone-snap") || key == "ProxmoxSnapshot 204:kept-snap current"
+            }
             Self::Job => any(&|word| word == GONE_JOB),
             Self::Storage => any(&|word| word == GONE_STORAGE),
         }
@@ -147,8 +151,7 @@ impl Recorded {
 
 /// The estate, served, and the graph of it.
 pub struct Estate {
-    /// The shared Neo4j, kept.
-    pub db: Exclusive,
+    _db: Exclusive,
     /// The cluster.
     pub server: SimServer,
     /// The program with its configuration.
@@ -240,7 +243,7 @@ impl Estate {
             (
                 state.guests[&GONE].clone(),
                 state.guests[&LIGHTER].config.get(GONE_DISK).unwrap().clone(),
-                state.backup_jobs.iter().find(|job| job.id == GONE_JOB).unwrap().clone(),
+                state.jobs[GONE_JOB].clone(),
                 state.storages[GONE_STORAGE].clone(),
             )
         });
@@ -250,7 +253,7 @@ impl Estate {
             world.credential(ROOT_TOKEN).as_ref(),
         );
         let store = neo4j(&db);
-        let it = Self { db, server, rig, store, guest, disk, job, storage };
+        let it = Self { _db: db, server, rig, store, guest, disk, job, storage };
         it.restore();
         it.rig.sync(0).await;
         it
@@ -266,8 +269,7 @@ impl Estate {
         let world = self.world();
         world.update(|state| {
             state.guests.insert(GONE, self.guest.clone());
-            state.backup_jobs.retain(|job| job.id != GONE_JOB);
-            state.backup_jobs.push(self.job.clone());
+            state.jobs.insert(GONE_JOB.to_owned(), self.job.clone());
             state.storages.insert(GONE_STORAGE.to_owned(), self.storage.clone());
         });
         world.rename(RENAMED, "old-name").unwrap();

@@ -1,9 +1,11 @@
 //! What the user may do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::malformed::quote;
 use crate::wire::{Mismatch, Reader, Wire};
 
 /// `/access/permissions`: path → privilege → is it passed on to the paths below?
@@ -12,7 +14,10 @@ use crate::wire::{Mismatch, Reader, Wire};
 /// only those where the user has any privilege. So a path where `NoAccess` takes all privileges away is missing from the
 /// list, and [`Permissions::has`] takes it for one that inherits: for certainty on one path, ask PVE with `path=`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Permissions(pub BTreeMap<String, BTreeMap<String, bool>>);
+pub struct Permissions(pub BTreeMap<String, Arc<Privileges>>);
+
+/// The privileges on one path: is each passed on to the paths below?
+pub type Privileges = BTreeMap<String, bool>;
 
 impl Permissions {
     /// Has the user this privilege on this path?
@@ -38,12 +43,30 @@ impl Permissions {
 }
 
 impl Wire for Permissions {
+    /// Pools' members are paths of their own: ten thousand guests have a handful of different privileges, kept once each.
     fn read(value: &Value, reader: &mut Reader) -> Result<Self, Mismatch> {
-        Wire::read(value, reader).map(Self)
+        let object = value.as_object().ok_or_else(|| Mismatch::new("an object"))?;
+        let mut kinds: Vec<Arc<Privileges>> = Vec::new();
+        let mut read = BTreeMap::new();
+        for (path, item) in object {
+            let name = || quote(path).trim_matches('"').to_owned();
+            let Some(privileges) = reader.entry::<Privileges>("{}", name, item) else { continue };
+            let privileges = match kinds.iter().find(|kind| ***kind == privileges) {
+                Some(kind) => Arc::clone(kind),
+                None => {
+                    let kind = Arc::new(privileges);
+                    kinds.push(Arc::clone(&kind));
+                    kind
+                }
+            };
+            read.insert(path.clone(), privileges);
+        }
+        Ok(Self(read))
     }
 
     fn write(&self) -> Value {
-        self.0.write()
+        let write = |(path, privileges): (&String, &Arc<Privileges>)| (path.clone(), privileges.write());
+        Value::Object(self.0.iter().map(write).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::property::{
     Startup,
 };
 use crate::tags::Tags;
-use crate::wire::answer;
+use crate::wire::{Slot, answer};
 
 /// The number behind a key's name. PVE writes no leading zeros; it has at most 256 devices of one kind, so a number of
 /// more than three digits is no device's.
@@ -25,12 +25,18 @@ macro_rules! numbered_slot {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u16);
 
+        impl Slot for $name {
+            fn of(key: &str) -> Option<Self> {
+                number_after(key, $prefix).map(Self)
+            }
+        }
+
         impl FromStr for $name {
             type Err = Malformed;
 
             fn from_str(key: &str) -> Result<Self, Malformed> {
                 let malformed = || Malformed::new(concat!("a key such as `", $prefix, "0`"), key);
-                number_after(key, $prefix).map(Self).ok_or_else(malformed)
+                Self::of(key).ok_or_else(malformed)
             }
         }
 
@@ -98,14 +104,17 @@ pub struct DiskSlot {
     pub index: u16,
 }
 
+impl Slot for DiskSlot {
+    fn of(key: &str) -> Option<Self> {
+        DiskBus::ALL.into_iter().find_map(|bus| Some(Self { bus, index: number_after(key, bus.name())? }))
+    }
+}
+
 impl FromStr for DiskSlot {
     type Err = Malformed;
 
     fn from_str(key: &str) -> Result<Self, Malformed> {
-        DiskBus::ALL
-            .into_iter()
-            .find_map(|bus| Some(Self { bus, index: number_after(key, bus.name())? }))
-            .ok_or_else(|| Malformed::new("a drive's key such as `scsi0`", key))
+        Self::of(key).ok_or_else(|| Malformed::new("a drive's key such as `scsi0`", key))
     }
 }
 
@@ -126,17 +135,21 @@ pub enum MountSlot {
     Unused(u16),
 }
 
+impl Slot for MountSlot {
+    fn of(key: &str) -> Option<Self> {
+        if key == "rootfs" {
+            return Some(Self::RootFs);
+        }
+        let mount = number_after(key, "mp").map(Self::MountPoint);
+        mount.or_else(|| number_after(key, "unused").map(Self::Unused))
+    }
+}
+
 impl FromStr for MountSlot {
     type Err = Malformed;
 
     fn from_str(key: &str) -> Result<Self, Malformed> {
-        if key == "rootfs" {
-            return Ok(Self::RootFs);
-        }
-        number_after(key, "mp")
-            .map(Self::MountPoint)
-            .or_else(|| number_after(key, "unused").map(Self::Unused))
-            .ok_or_else(|| Malformed::new("a volume's key such as `rootfs` or `mp0`", key))
+        Self::of(key).ok_or_else(|| Malformed::new("a volume's key such as `rootfs` or `mp0`", key))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The values of which answers are made.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -112,10 +111,7 @@ impl<T: Wire> Wire for Vec<T> {
         let items = value.as_array().ok_or_else(|| Mismatch::new("a list"))?;
         let mut read = Vec::with_capacity(items.len());
         for (place, item) in items.iter().enumerate() {
-            reader.step(name_of(place, item), Cow::Borrowed("[]"), |reader| match T::read(item, reader) {
-                Ok(value) => read.push(value),
-                Err(mismatch) => reader.odd(None, item, mismatch, Lost::Entry),
-            });
+            read.extend(reader.entry("[]", || name_of(place, item), item));
         }
         Ok(read)
     }
@@ -144,10 +140,7 @@ impl<T: Wire> Wire for BTreeMap<String, T> {
         let object = value.as_object().ok_or_else(|| Mismatch::new("an object"))?;
         let mut read = Self::new();
         for (key, item) in object {
-            let entry = reader.step(quote(key).trim_matches('"').to_owned(), Cow::Borrowed("{}"), |reader| {
-                T::read(item, reader).map_err(|mismatch| reader.odd(None, item, mismatch, Lost::Entry))
-            });
-            if let Ok(value) = entry {
+            if let Some(value) = reader.entry("{}", || quote(key).trim_matches('"').to_owned(), item) {
                 read.insert(key.clone(), value);
             }
         }

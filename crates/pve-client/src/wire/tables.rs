@@ -25,7 +25,7 @@ macro_rules! answer {
 
         impl $crate::wire::Object for $name {
             fn knows(key: &str) -> bool {
-                false $($(|| key == $rk)*)? $($(|| key == $ok)*)? $($(|| key.parse::<$st>().is_ok())*)?
+                false $($(|| key == $rk)*)? $($(|| key == $ok)*)? $($(|| <$st as $crate::wire::Slot>::of(key).is_some())*)?
             }
 
             fn read_object(
@@ -35,7 +35,7 @@ macro_rules! answer {
                 let before = reader.mark();
                 $($(let $r = reader.required(object, $rk)?;)*)?
                 $($(let $o = reader.optional(object, $ok);)*)?
-                $($(let $s = reader.slots(object);)*)?
+                $($(let $s = reader.slots::<$st, _>(object);)*)?
                 let odd = reader.keys_since(before);
                 Ok(Self { $($($r,)*)? $($($o,)*)? $($($s,)*)? odd })
             }
@@ -97,8 +97,7 @@ macro_rules! rows_by_type {
                 match kind.as_str() {
                     $($tag => {
                         let row = <$vt as $crate::wire::Object>::read_object(object, reader)?;
-                        let knows = |key: &str| key == "type" || <$vt as $crate::wire::Object>::knows(key);
-                        reader.note_unread(object, knows);
+                        reader.note_unread(object, |key| key == "type" || <$vt as $crate::wire::Object>::knows(key));
                         Ok(Self::$v(row))
                     })*
                     _ => Ok(Self::Other(object.clone())),

@@ -134,6 +134,9 @@ impl Crawl {
         let (guests, max_cpu) = listed_guests(&resources);
         let nodes = merge_nodes(&resources, &node_rows, status.as_deref().unwrap_or_default(), &guests);
 
+        // The largest of all answers is not needed any more.
+        drop(resources);
+
         let Findings { notes, odd } = found;
         let mut survey = Survey {
             cluster: Cluster {
