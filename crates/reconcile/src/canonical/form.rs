@@ -43,6 +43,8 @@ pub enum Kind {
 /// The options of one kind of property string.
 #[derive(Debug)]
 pub struct Format {
+    /// Its name in the document's schema.
+    pub name: &'static str,
     /// The option whose name may be left out.
     pub default: Option<&'static str>,
     /// Its options; others are texts.

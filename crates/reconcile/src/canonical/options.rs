@@ -36,7 +36,7 @@ macro_rules! subs {
 
 macro_rules! formats {
     ($($const:ident = $default:expr => { $($subs:tt)* })*) => {
-        $(static $const: Format = Format { default: $default, subs: subs! { $($subs)* } };)*
+        $(static $const: Format = Format { name: stringify!($const), default: $default, subs: subs! { $($subs)* } };)*
     };
 }
 

@@ -4,7 +4,7 @@ use pvegraph_inventory::GuestType;
 use serde_json::{Map, Value, json};
 
 use super::Document;
-use crate::canonical::{Kind, Managed, is_disk, options};
+use crate::canonical::{Format, Kind, Managed, Opt, is_disk, options};
 
 /// The JSON Schema of the document.
 pub fn json_schema() -> Value {
@@ -14,6 +14,12 @@ pub fn json_schema() -> Value {
         defs.remove("Guest");
         for (name, kind) in [("Machine", GuestType::Qemu), ("Container", GuestType::Lxc)] {
             defs.insert(name.to_owned(), with_options(guest.clone(), kind));
+            for option in options(kind) {
+                if let Some(format) = option.kind.format() {
+                    let disk = is_disk(kind, &first_key(option));
+                    defs.entry(format.name).or_insert_with(|| property(format, disk));
+                }
+            }
         }
     }
     for (list, name) in [("vms", "Machine"), ("containers", "Container")] {
@@ -46,8 +52,7 @@ fn with_options(mut schema: Value, guest: GuestType) -> Value {
             {
                 continue;
             }
-            let key = option.count.map_or_else(|| option.name.to_owned(), |_| format!("{}0", option.name));
-            let value = value(option.kind, is_disk(guest, &key));
+            let value = value(option.kind);
             match option.count {
                 None => properties.insert(option.name.to_owned(), value),
                 Some(_) => numbered.insert(format!("^{}[0-9]+$", option.name), value),
@@ -63,11 +68,16 @@ fn with_options(mut schema: Value, guest: GuestType) -> Value {
 
 fn device(guest: GuestType, key: &str) -> Value {
     let option = crate::canonical::find(guest, key);
-    option.map_or(Value::Bool(true), |option| value(option.kind, is_disk(guest, key)))
+    option.map_or(Value::Bool(true), |option| value(option.kind))
+}
+
+/// The key of the first option of a family.
+fn first_key(option: &Opt) -> String {
+    option.count.map_or_else(|| option.name.to_owned(), |_| format!("{}0", option.name))
 }
 
 /// The schema of an option's value.
-fn value(kind: Kind, disk: bool) -> Value {
+fn value(kind: Kind) -> Value {
     match kind {
         Kind::Bool => json!({ "type": ["boolean", "integer", "string"] }),
         Kind::Integer => json!({ "type": ["integer", "string"] }),
@@ -78,19 +88,22 @@ fn value(kind: Kind, disk: bool) -> Value {
             json!({ "type": ["array", "string", "integer"], "items": { "type": ["string", "integer"] } })
         }
         Kind::Secret => json!({ "$ref": "#/$defs/SecretRef" }),
-        Kind::Property(format) | Kind::Nic(format) => {
-            let mut properties: Map<String, Value> =
-                format.subs.iter().map(|sub| (sub.name.to_owned(), value(sub.kind, false))).collect();
-            if disk {
-                properties.insert("storage".to_owned(), json!({ "type": "string" }));
-            }
-            json!({
-                "type": ["object", "string", "integer", "boolean"],
-                "properties": properties,
-                "additionalProperties": false,
-            })
-        }
+        Kind::Property(format) | Kind::Nic(format) => json!({ "$ref": format!("#/$defs/{}", format.name) }),
     }
+}
+
+/// The schema of a property string: an object of its options, or PVE's text for it.
+fn property(format: &Format, disk: bool) -> Value {
+    let mut properties: Map<String, Value> =
+        format.subs.iter().map(|sub| (sub.name.to_owned(), value(sub.kind))).collect();
+    if disk {
+        properties.insert("storage".to_owned(), json!({ "type": "string" }));
+    }
+    json!({
+        "type": ["object", "string", "integer", "boolean"],
+        "properties": properties,
+        "additionalProperties": false,
+    })
 }
 
 #[cfg(test)]
