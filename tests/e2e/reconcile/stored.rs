@@ -283,6 +283,56 @@ async fn adopting_changes_nothing_and_binds(graph: &Graph) {
 }
 on_both_stores!(adopted => adopting_changes_nothing_and_binds);
 
+async fn a_plan_is_empty_where_nothing_differs_and_touches_only_what_is_bound(graph: &Graph) {
+    let (server, rig) = discovered(graph, 30, SEED).await;
+    let before = whole(&server);
+    rig.run(&["desired", "import", "estate.json"]).await.ended(0);
+    rig.run(&["plan", "--exit-code"]).await.ended(0);
+
+    let world = server.world().unwrap();
+    let vmid = world.read(|state| {
+        let mut machines =
+            state.guests.values().filter(|guest| guest.kind.name() == "qemu" && guest.is_running());
+        machines.next().unwrap().vmid
+    });
+    world.set_config(vmid, "name", "other").unwrap();
+    rig.run(&["plan"]).await.ended(6).says(&[&format!("vm-{vmid}"), "not bound", "pvegraph adopt"]);
+    let ran = rig.run(&["adopt", &vmid.to_string(), "--replace"]).await.ended(0);
+    drop(ran);
+    // Adopted as observed: nothing is planned for it whatever happens.
+    world.set_config(vmid, "name", "another").unwrap();
+    let ran = rig.run(&["plan", "--exit-code", "-o", "json"]).await.ended(0);
+    assert_eq!(ran.json()["observed"], json!([format!("vm-{vmid}")]));
+
+    rig.run(&["adopt", &vmid.to_string(), "--replace", "--manage"]).await.ended(0);
+    world.set_config(vmid, "name", "third").unwrap();
+    let ran = rig.run(&["plan", "--exit-code", "--out", "plan.json", "-o", "json"]).await.ended(5);
+    let rows = ran.rows();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((&rows[0]["action"], &rows[0]["effect"]), (&json!("configure"), &json!("hot")));
+    assert_eq!(rows[0]["why"], json!(["name: third → another"]));
+    let file: Value =
+        serde_json::from_str(&fs::read_to_string(rig.dir.path().join("plan.json")).unwrap()).unwrap();
+    assert_eq!(file["sha256"], ran.json()["sha256"]);
+    assert_eq!(file["plan"]["ops"][0]["vmid"], vmid);
+    let table = rig.run(&["plan"]).await.ended(0);
+    assert!(table.out.trim_end().ends_with("restarts: 0  deletes: 0  blast: 1"), "{}", table.out);
+
+    // Without quorum nothing may be written.
+    world.set_quorum(false);
+    rig.run(&["plan"]).await.ended(6).says(&["quorum"]);
+    world.set_quorum(true);
+    world.edit_guest(vmid, |guest| guest.config.set("name", "third")).unwrap();
+    let after = whole(&server);
+    assert_eq!(
+        after.iter().filter(|(vmid, guest)| before[*vmid] != **guest).count(),
+        1,
+        "only the test changed a guest"
+    );
+    server.shutdown().await;
+}
+on_both_stores!(planned => a_plan_is_empty_where_nothing_differs_and_touches_only_what_is_bound);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_by_hand_is_read_and_checked() {
     let db = pvegraph_testkit::fresh().await;

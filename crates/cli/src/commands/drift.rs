@@ -183,6 +183,8 @@ pub struct Found {
     pub unread: BTreeMap<String, String>,
     /// Guests of the cluster that nobody desires.
     pub unmanaged: usize,
+    /// What was compared with.
+    pub live: Live,
 }
 
 /// Reads a cluster and compares it.
@@ -203,6 +205,7 @@ pub async fn compare(
             Err(reason) => drop(found.unread.insert(guest.label(), reason)),
         }
     }
+    found.live = live;
     Ok(found)
 }
 

@@ -7,6 +7,7 @@ pub mod discover;
 pub mod doctor;
 pub mod drift;
 pub mod migrate;
+pub mod plan;
 pub mod query;
 pub mod report;
 pub mod reset;
@@ -139,6 +140,8 @@ pub enum Command {
     Doctor(doctor::Doctor),
     /// Compare the desired state of guests with what the clusters have; change nothing
     Drift(drift::Drift),
+    /// Show what would be done to bring guests to what is desired; do nothing of it
+    Plan(plan::PlanCommand),
     /// Write what a cluster has as the declarative document
     Discover(discover::Discover),
     /// Take live guests over as they are: desired state and binding, with nothing to change
@@ -170,6 +173,7 @@ impl Command {
             Self::Discover(command) => command.run(global),
             Self::Adopt(command) => command.run(global),
             Self::Desired(command) => command.run(global),
+            Self::Plan(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

@@ -248,14 +248,11 @@ fn forbidden(
         return Some((change.field.clone(), why.to_owned()));
     }
     let Some(live) = live else {
-        return match binding {
-            // Absence never makes a second guest of one that was there.
-            Some(_) => Some((
-                "guest".to_owned(),
-                "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew".to_owned(),
-            )),
-            None => None,
-        };
+        // Absence never makes a second guest of one that was there.
+        return binding.map(|_| {
+            let mend = "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew";
+            ("guest".to_owned(), mend.to_owned())
+        });
     };
     if binding.is_none() {
         return Some((
