@@ -90,7 +90,8 @@ impl Adopt {
         let changes = edits(&from.desired, &to);
         let bound: Vec<&Binding> =
             bind.iter().filter(|one| from.bindings.get(&one.uid) != Some(*one)).collect();
-        if !self.dry_run && !(changes.noop() && bound.is_empty()) {
+        let nothing_new = changes.noop() && bound.is_empty();
+        if !self.dry_run && !nothing_new {
             save(&*store, &from, &to, &bind).await?;
         }
         for (vmid, reason) in &live.unread {
