@@ -13,6 +13,7 @@ mod kills;
 mod lease;
 mod migrations;
 mod outages;
+mod reconcile;
 mod reports;
 mod scenarios;
 mod schema;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pvegraph_embedded_store::Mode;
+use pvegraph_graph::desired_labels;
 use pvegraph_graph::labels::{LEASE, MIGRATION, SYNC_RUN, labels};
 use pvegraph_graph::{SchemaKind, SchemaObject, Statement, Store};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn demanded() -> BTreeSet<SchemaObject> {
         properties: properties.iter().map(|name| (*name).to_owned()).collect(),
     };
     let mut all = BTreeSet::new();
-    for label in labels() {
+    for label in labels().into_iter().chain(desired_labels::labels()) {
         all.insert(object(SchemaKind::Unique, label.name, &label.key));
         all.extend(label.indexed.iter().map(|name| object(SchemaKind::Index, label.name, &[name])));
     }

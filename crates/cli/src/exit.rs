@@ -11,8 +11,8 @@ use crate::secret::SecretError;
 
 /// Every exit code of the program. 2 is the usage error of the argument parser; an unknown code means failure.
 ///
-/// 5 (changes, or drift), 7 (the plan is stale or not approved) and 8 (applied, and a restart is pending) are reserved for
-/// commands that change clusters; none of this build does.
+/// 7 (the plan is stale or not approved) and 8 (applied, and a restart is pending) are reserved for commands that change
+/// clusters; none of this build does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -24,6 +24,8 @@ pub enum Exit {
     Partial = 3,
     /// A report has findings at or above `--fail-on`.
     Findings = 4,
+    /// A cluster is not what is desired: changes, or drift.
+    Drift = 5,
     /// Blocked by a policy or a guard, the sweep guard among them.
     Blocked = 6,
     /// The configuration is not valid.
@@ -46,6 +48,7 @@ Exit codes:
    2  wrong usage
    3  partial, or the outcome of some operation is unknown
    4  a report has findings at or above --fail-on
+   5  a cluster is not what is desired: drift
    6  blocked by a policy or a guard
   10  configuration not valid
   11  lock held

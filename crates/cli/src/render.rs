@@ -64,6 +64,13 @@ impl Report {
         self
     }
 
+    /// The same with more top-level keys in the JSON.
+    #[must_use]
+    pub fn with_all(mut self, extra: Map<String, Value>) -> Self {
+        self.extra.extend(extra);
+        self
+    }
+
     /// Prints to standard output. A reader that has gone away is no error.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use self::graph::Graph;
 use self::lines::{FORMAT, Header, Line, Node, Relationship, VERSION, batches, check, put};
+use crate::desired_labels;
 use crate::labels::{MIGRATION, SYNC_RUN, key_of, labels};
 use crate::store::{Dialect, Store, StoreError, StoreInfo};
 
@@ -37,7 +38,7 @@ use crate::store::{Dialect, Store, StoreError, StoreInfo};
 pub type KeyOf = fn(&str) -> Option<Vec<&'static str>>;
 
 static OWN: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
-    let filled = labels().into_iter().map(|table| table.name);
+    let filled = labels().into_iter().chain(desired_labels::labels()).map(|table| table.name);
     filled.chain([SYNC_RUN, MIGRATION]).map(|label| (label, key_of(label))).collect()
 });
 

@@ -476,7 +476,8 @@ pub const MIGRATION: &str = "PvegraphMigration";
 
 /// What identifies a node of one of our labels, as a dump refers to it. Labels that are not in the tables have `id`.
 pub fn key_of(label: &str) -> Vec<&'static str> {
-    labels().into_iter().find(|table| table.name == label).map_or_else(|| vec!["id"], |table| table.key)
+    let mut tables = labels().into_iter().chain(crate::desired_labels::labels());
+    tables.find(|table| table.name == label).map_or_else(|| vec!["id"], |table| table.key)
 }
 
 /// The properties of an AVAILABLE_ON relationship.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::labels::{PropertyType, labels, relationships};
+use crate::desired_labels;
+use crate::labels::{LabelSchema, PropertyType, Relationship, labels, relationships};
 
 fn type_name(kind: PropertyType) -> &'static str {
     match kind {
@@ -30,6 +31,13 @@ a uniqueness constraint; the embedded store keeps the joined key (`cluster/vmid/
 of `id` as documented here in `contract_id`.
 ";
 
+const DESIRED: &str = "
+# Desired state
+
+What guests shall be: written by `desired import` and `adopt`, or by hand in Cypher; no sync writes or sweeps it. Relationships to
+observed nodes go when those go; `storage` and `node` are what counts where they are set. See [reconcile.md](reconcile.md).
+";
+
 const BOOKKEEPING: &str = "
 ## Bookkeeping
 
@@ -46,7 +54,19 @@ const BOOKKEEPING: &str = "
 /// The page's text.
 pub fn schema_page() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for label in labels() {
+    tables(&mut page, &labels());
+    page.push_str("\n## Relationships\n\n");
+    arrows(&mut page, &relationships());
+    page.push_str(DESIRED);
+    tables(&mut page, &desired_labels::labels());
+    page.push_str("\n## Relationships of the desired state\n\n");
+    arrows(&mut page, &desired_labels::relationships());
+    page.push_str(BOOKKEEPING);
+    page
+}
+
+fn tables(page: &mut String, labels: &[LabelSchema]) {
+    for label in labels {
         // Writing to a String can't fail.
         let _ =
             write!(page, "\n## {}\n\n{}\n\nKey: `{}`.\n\n", label.name, label.doc, label.key.join("`, `"));
@@ -56,8 +76,11 @@ pub fn schema_page() -> String {
             let _ = writeln!(page, "| {name} | {}{metric} | {doc} |", type_name(*kind));
         }
     }
-    page.push_str("\n## Relationships\n\n| relationship | meaning | properties |\n| --- | --- | --- |\n");
-    for kind in relationships() {
+}
+
+fn arrows(page: &mut String, relationships: &[&Relationship]) {
+    page.push_str("| relationship | meaning | properties |\n| --- | --- | --- |\n");
+    for kind in relationships {
         let columns: Vec<_> = kind
             .columns
             .iter()
@@ -73,8 +96,6 @@ pub fn schema_page() -> String {
             columns.join("; ")
         );
     }
-    page.push_str(BOOKKEEPING);
-    page
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! The commands: one file each, and one enum that names them.
 
+pub mod adopt;
 pub mod config_show;
+pub mod desired;
+pub mod discover;
 pub mod doctor;
+pub mod drift;
 pub mod migrate;
+pub mod plan;
 pub mod query;
 pub mod report;
 pub mod reset;
@@ -133,6 +138,17 @@ pub enum Command {
     Reset(reset::Reset),
     /// Check everything that a sync needs, and say how to mend it
     Doctor(doctor::Doctor),
+    /// Compare the desired state of guests with what the clusters have; change nothing
+    Drift(drift::Drift),
+    /// Show what would be done to bring guests to what is desired; do nothing of it
+    Plan(plan::PlanCommand),
+    /// Write what a cluster has as the declarative document
+    Discover(discover::Discover),
+    /// Take live guests over as they are: desired state and binding, with nothing to change
+    Adopt(adopt::Adopt),
+    /// Import and export the desired state of guests
+    #[command(subcommand)]
+    Desired(desired::DesiredCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -153,6 +169,11 @@ impl Command {
             Self::Seed(command) => command.run(global),
             Self::Reset(command) => command.run(global),
             Self::Doctor(command) => command.run(global),
+            Self::Drift(command) => command.run(global),
+            Self::Discover(command) => command.run(global),
+            Self::Adopt(command) => command.run(global),
+            Self::Desired(command) => command.run(global),
+            Self::Plan(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

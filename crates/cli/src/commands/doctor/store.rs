@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pvegraph_graph::desired_labels;
 use pvegraph_graph::labels::{self, LEASE, MIGRATION, SYNC_RUN};
 use pvegraph_graph::migrate::{MigrateError, MigrationState, MigrationStatus, Migrations};
 use pvegraph_graph::neo4j::require_supported;
@@ -212,7 +213,7 @@ fn demanded() -> BTreeSet<SchemaObject> {
         properties: properties.iter().map(|name| (*name).to_owned()).collect(),
     };
     let mut all = BTreeSet::new();
-    for label in labels::labels() {
+    for label in labels::labels().into_iter().chain(desired_labels::labels()) {
         all.insert(object(SchemaKind::Unique, label.name, &label.key));
         all.extend(label.indexed.iter().map(|name| object(SchemaKind::Index, label.name, &[name])));
     }

@@ -1,0 +1,105 @@
+//! `pvegraph discover`: what a cluster has, as the declarative document.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pvegraph_graph::Rows;
+use pvegraph_reconcile::desired::to_document;
+use pvegraph_reconcile::discover::{Omit, discovered};
+use pvegraph_reconcile::{live, surroundings};
+use serde_json::json;
+
+use super::Global;
+use super::drift::one_cluster;
+use crate::connect;
+use crate::exit::{Exit, Failure};
+use crate::render::Report;
+
+/// Options of `discover`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The document holds no passwords: Proxmox VE does not tell them. It does hold descriptions, which may hold secrets; \
+leave them out with --without-texts.
+
+Examples:
+  pvegraph discover --export --to estate.json
+  pvegraph discover --cluster rig")]
+pub struct Discover {
+    /// Write the document; without it, only list what it would hold
+    #[arg(long)]
+    export: bool,
+
+    /// Write it to this file instead of standard output
+    #[arg(long, value_name = "FILE", requires = "export")]
+    to: Option<PathBuf>,
+
+    /// Leave out descriptions and `args`
+    #[arg(long)]
+    without_texts: bool,
+
+    /// The cluster of this name
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+}
+
+impl Discover {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The configuration is not valid, the cluster can't be read, or the file can't be written.
+    pub fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let settings = global.settings()?;
+        connect::block_on(async {
+            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
+            let live = live::read(&client, None).await?;
+            let (desired, mut left_out) =
+                discovered(&id, &live, Omit { free_text: self.without_texts, placement: false });
+            let mut document = to_document(&desired);
+            left_out.extend(surroundings::enter(&client, &mut document.plugins.proxmox).await);
+            if let Some(section) = &mut document.plugins.proxmox.cluster {
+                // The name that the document is imported under.
+                section.name = Some(id.to_string());
+            }
+            for text in &left_out {
+                tracing::warn!("left out: {text}");
+            }
+            for (vmid, reason) in &live.unread {
+                tracing::warn!("guest {vmid} is left out: {reason}");
+            }
+            if self.export {
+                let text = serde_json::to_string_pretty(&document).map_err(Failure::failed)?;
+                write(self.to.as_deref(), &text)?;
+            } else {
+                let columns = ["uid", "vmid", "type", "node", "options"].map(str::to_owned).to_vec();
+                let rows = desired
+                    .guests
+                    .values()
+                    .map(|guest| {
+                        let (uid, vmid, kind) =
+                            (json!(guest.uid), json!(guest.vmid), json!(guest.kind.as_str()));
+                        vec![uid, vmid, kind, json!(guest.node), json!(guest.fields.len())]
+                    })
+                    .collect();
+                global
+                    .print(&Report::new(Rows { columns, rows }).with_extra("left_out", left_out.clone()))?;
+            }
+            Ok(if live.unread.is_empty() { Exit::Success } else { Exit::Partial })
+        })
+    }
+}
+
+/// Writes a document to a file, or to standard output.
+///
+/// # Errors
+/// It can't be written.
+pub fn write(to: Option<&Path>, text: &str) -> Result<(), Failure> {
+    match to {
+        Some(path) => std::fs::write(path, format!("{text}\n"))
+            .map_err(|error| Failure::failed(format!("{} can't be written: {error}", path.display()))),
+        None => match writeln!(std::io::stdout(), "{text}") {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        },
+    }
+}

@@ -1,0 +1,318 @@
+//! `pvegraph drift`: what is desired, what the clusters have, and where the two differ. It only reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pve_client::PveClient;
+use pvegraph_graph::Rows;
+use pvegraph_inventory::{ClusterId, InvalidClusterId};
+use pvegraph_reconcile::desired::{Desired, Guest, Problem, from_document};
+use pvegraph_reconcile::diff::{self, Class, GuestDiff};
+use pvegraph_reconcile::document::{self, Document, Form};
+use pvegraph_reconcile::live::{self, Live, LiveError};
+use pvegraph_reconcile::stored::{self, Binding, StoredError};
+use serde_json::{Map, Value, json};
+
+use super::Global;
+use super::sync::api_code;
+use crate::config::{ClusterSettings, Settings};
+use crate::connect::{self, Access};
+use crate::exit::{Exit, Failure};
+use crate::render::Report;
+
+/// Options of `drift`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ends with 5 where something differs, with 3 where nothing does and not all could be read. A token that may read is enough \
+(PVEAuditor).
+
+Examples:
+  pvegraph drift
+  pvegraph drift --file estate.json
+  pvegraph drift --cluster rig --file estate.toml -o json")]
+pub struct Drift {
+    /// Compare with this document, JSON or TOML, instead of the desired state in the graph
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Only the cluster of this name
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+}
+
+impl Drift {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The configuration or the document is not valid, or a cluster can't be read.
+    pub fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let settings = global.settings()?;
+        let name = self.cluster.as_deref();
+        let Some(file) = &self.file else { return connect::block_on(from_graph(&settings, name, global)) };
+        let document = read_document(file)?;
+        connect::block_on(async {
+            let (id, client) = one_cluster(&settings, name).await?;
+            let desired = desired_of(file, &document, &id)?;
+            let found = compare(&client, &desired, &BTreeMap::new()).await?;
+            global.print(&Report::new(columns(found.rows(&desired))).with_all(found.extra(&desired)))?;
+            Ok(found.exit())
+        })
+    }
+}
+
+/// Compares every cluster that is chosen and of which the graph desires something.
+async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) -> Result<Exit, Failure> {
+    let store = connect::store(settings, Access::Read).await?;
+    let known = stored::clusters(&*store).await?;
+    let mut found = Vec::new();
+    for cluster in settings.selected(name)? {
+        let (id, client) = identified(settings, cluster).await?;
+        if !known.contains(id.as_str()) {
+            tracing::info!("{id}: nothing is desired");
+            continue;
+        }
+        let stored = stored::read(&*store, &id).await?;
+        found.push((compare(&client, &stored.desired, &stored.bindings).await?, stored.desired));
+    }
+    if found.is_empty() {
+        let text = "nothing is desired of the chosen clusters: begin with `pvegraph adopt --all`, or import a document with \
+                    `pvegraph desired import FILE`";
+        return Err(Failure::new(Exit::Config, text));
+    }
+    let rows = found.iter().flat_map(|(found, desired)| found.rows(desired)).collect();
+    let all: Vec<Value> = found.iter().map(|(found, desired)| json!(found.extra(desired))).collect();
+    let complete = found.iter().all(|(found, _)| found.unread.is_empty());
+    global.print(&Report::new(columns(rows)).with_extra("clusters", all).with_extra("complete", complete))?;
+    let exits = || found.iter().map(|(found, _)| found.exit());
+    let worst = [Exit::Drift, Exit::Partial].into_iter().find(|exit| exits().any(|one| one == *exit));
+    Ok(worst.unwrap_or(Exit::Success))
+}
+
+fn columns(rows: Vec<Vec<Value>>) -> Rows {
+    let columns = ["cluster", "uid", "vmid", "field", "live", "desired", "class"];
+    Rows { columns: columns.map(str::to_owned).to_vec(), rows }
+}
+
+impl From<StoredError> for Failure {
+    fn from(error: StoredError) -> Self {
+        match error {
+            StoredError::Store(error) => error.into(),
+            error @ StoredError::Problems(_) => Self::new(Exit::Config, error),
+            error @ StoredError::Changed(_) => Self::new(Exit::Locked, error),
+        }
+    }
+}
+
+/// Reads a document from a file; its ending tells the form.
+///
+/// # Errors
+/// It can't be read, or is no document.
+pub fn read_document(path: &Path) -> Result<Document, Failure> {
+    let invalid = |error: String| Failure::new(Exit::Config, format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    let toml = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
+    document::read(&text, if toml { Form::Toml } else { Form::Json })
+        .map_err(|error| invalid(error.to_string()))
+}
+
+/// The desired state of a document, or all its problems.
+///
+/// # Errors
+/// It has problems.
+pub fn desired_of(path: &Path, document: &Document, id: &ClusterId) -> Result<Desired, Failure> {
+    from_document(document, id).map_err(|problems| refused(&path.display().to_string(), &problems))
+}
+
+/// The failure that tells every problem, one on each line.
+pub fn refused(subject: &str, problems: &[Problem]) -> Failure {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+    Failure::new(
+        Exit::Config,
+        format!("{subject} is refused, and nothing was changed:\n{}", lines.join("\n")),
+    )
+}
+
+/// The one configured cluster that is meant, with its identifier.
+///
+/// # Errors
+/// There are several, or it does not answer.
+pub async fn one_cluster(settings: &Settings, name: Option<&str>) -> Result<(ClusterId, PveClient), Failure> {
+    let clusters = settings.selected(name)?;
+    let [cluster] = clusters.as_slice() else {
+        let names: Vec<String> = clusters.iter().map(|cluster| cluster.label()).collect();
+        let text = format!(
+            "a document is about one cluster, and there are {}: choose one with --cluster",
+            names.join(", ")
+        );
+        return Err(Failure::new(Exit::Config, text));
+    };
+    identified(settings, cluster).await
+}
+
+/// A configured cluster's client, with its identifier.
+async fn identified(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+) -> Result<(ClusterId, PveClient), Failure> {
+    let client = connect::client(settings, cluster)?;
+    let id = match &cluster.name {
+        Some(name) => name.parse().map_err(|error: InvalidClusterId| Failure::new(Exit::Config, error))?,
+        None => live::cluster_id(&client).await?,
+    };
+    Ok((id, client))
+}
+
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        let exit = match &error {
+            LiveError::Api(error) => api_code(error),
+            LiveError::Unnamed(_) | LiveError::BadName(_) => Exit::Config,
+            LiveError::Odd(_) => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+/// What a comparison gave.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What differs, guest by guest; guests that are as desired are there too.
+    pub diffs: Vec<GuestDiff>,
+    /// Guests that could not be compared, and why.
+    pub unread: BTreeMap<String, String>,
+    /// Guests of the cluster that nobody desires.
+    pub unmanaged: usize,
+    /// What was compared with.
+    pub live: Live,
+}
+
+/// Reads a cluster and compares it.
+///
+/// # Errors
+/// The cluster can't be read.
+pub async fn compare(
+    client: &PveClient,
+    desired: &Desired,
+    bindings: &BTreeMap<String, Binding>,
+) -> Result<Found, Failure> {
+    let wanted: BTreeSet<i64> = desired.guests.values().filter_map(|guest| guest.vmid).collect();
+    let live = live::read(client, Some(&wanted)).await?;
+    let mut found = Found { unmanaged: live.listed.difference(&wanted).count(), ..Found::default() };
+    for guest in desired.guests.values() {
+        match guest_diff(client, guest, bindings.get(&guest.uid), &live).await {
+            Ok(diff) => found.diffs.push(diff),
+            Err(reason) => drop(found.unread.insert(guest.label(), reason)),
+        }
+    }
+    found.live = live;
+    Ok(found)
+}
+
+async fn guest_diff(
+    client: &PveClient,
+    guest: &Guest,
+    binding: Option<&Binding>,
+    live: &Live,
+) -> Result<GuestDiff, String> {
+    let Some(vmid) = guest.vmid else { return Ok(diff::missing(guest)) };
+    if let Some(reason) = live.unread.get(&vmid) {
+        return Err(reason.clone());
+    }
+    let Some(has) = live.guests.get(&vmid) else {
+        return if live.would_see(vmid) {
+            Ok(diff::missing(guest))
+        } else {
+            Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
+        };
+    };
+    if let Some(bound) = binding.filter(|bound| !bound.is_of(has) && has.kind == guest.kind) {
+        return Ok(diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()));
+    }
+    let without = diff::diff(guest, has, &BTreeMap::new(), live.style);
+    if without.noop() {
+        return Ok(without);
+    }
+    // What waits for a restart only classifies what differs; without it all of it is drift.
+    match live::pending(client, has).await {
+        Ok(pending) => Ok(diff::diff(guest, has, &pending, live.style)),
+        Err(error) => {
+            tracing::warn!(guest = vmid, %error, "pending changes could not be read");
+            Ok(without)
+        }
+    }
+}
+
+impl Found {
+    /// Something differs.
+    pub fn differs(&self) -> bool {
+        self.diffs.iter().any(|diff| !diff.noop())
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        if self.differs() {
+            Exit::Drift
+        } else if !self.unread.is_empty() {
+            Exit::Partial
+        } else {
+            Exit::Success
+        }
+    }
+
+    /// One row for each field that differs. What rows can't tell is logged.
+    pub fn rows(&self, desired: &Desired) -> Vec<Vec<Value>> {
+        for (guest, reason) in &self.unread {
+            tracing::warn!("{guest} was not compared: {reason}");
+        }
+        for place in not_managed(desired) {
+            tracing::info!("{place}: stored, not managed yet");
+        }
+        let mut rows = Vec::new();
+        for diff in &self.diffs {
+            for change in &diff.changes {
+                if let Class::Impossible(why) = &change.class {
+                    tracing::warn!("{}: `{}`: {why}", diff.uid, change.field);
+                }
+                let (cluster, uid, vmid) =
+                    (json!(desired.cluster.as_str()), json!(diff.uid), json!(diff.vmid));
+                let (old, new) = (json!(change.old), json!(change.new));
+                rows.push(vec![
+                    cluster,
+                    uid,
+                    vmid,
+                    json!(change.field),
+                    old,
+                    new,
+                    json!(change.class.to_string()),
+                ]);
+            }
+        }
+        rows
+    }
+
+    /// The same cluster's further keys of the JSON.
+    pub fn extra(&self, desired: &Desired) -> Map<String, Value> {
+        let unread: Vec<Value> =
+            self.unread.iter().map(|(guest, reason)| json!({ "guest": guest, "reason": reason })).collect();
+        let extra = json!({
+            "cluster_id": desired.cluster.as_str(),
+            "guests": self.diffs.len(),
+            "complete": self.unread.is_empty(),
+            "not_compared": unread,
+            "not_managed_yet": not_managed(desired),
+            "unmanaged_guests": self.unmanaged,
+        });
+        extra.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// What is stored and not managed yet: `storage/nfs-backup`, `web.ha`.
+pub fn not_managed(desired: &Desired) -> Vec<String> {
+    let sections = desired.sections.keys().map(|(section, name)| format!("{}/{name}", section.as_str()));
+    let of_guests = desired
+        .guests
+        .values()
+        .flat_map(|guest| guest.not_managed.keys().map(move |key| format!("{}.{key}", guest.uid)));
+    sections.chain(of_guests).collect()
+}

@@ -1,0 +1,197 @@
+//! The label tables of the desired state: the same tables as [`crate::labels`], and never written by a sync.
+//!
+//! Rows are made by the crate that knows what is desired, so a row is a map of properties here.
+
+use pvegraph_inventory::Observed;
+use serde_json::{Map, Value};
+
+use crate::labels::{Cell, Column, End, Label, LabelSchema, NODE, PropertyType, Relationship, STORAGE};
+
+/// The properties of one desired node. What is not among them is absent in the graph too.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Row(pub Map<String, Value>);
+
+impl Observed for Row {}
+
+macro_rules! columns {
+    ($($name:literal $kind:ident $doc:literal;)*) => {
+        &[$(Column {
+            name: $name,
+            kind: PropertyType::$kind,
+            metric: false,
+            doc: $doc,
+            get: |row: &Row| Cell::Is(row.0.get($name).cloned().unwrap_or(Value::Null)),
+        }),*]
+    };
+}
+
+/// `DesiredEstate`.
+pub static DESIRED_ESTATE: Label<Row> = Label {
+    name: "DesiredEstate",
+    doc: "The desired state of one cluster.",
+    key: &[],
+    columns: columns! {
+        "generation" Integer "Counts its imports and adoptions";
+        "spec_sha256" Text "SHA-256 of the document that it exports";
+        "change" Text "Names the last write, so that one that was sent twice counts once";
+        "node" Text "The node for new guests that name none";
+    },
+    indexed: &[],
+};
+
+/// `DesiredVM`.
+pub static DESIRED_VM: Label<Row> = Label {
+    name: "DesiredVM",
+    doc: "A desired guest. A property that is there is managed, what `unset` names is removed, and everything else of the guest is \
+          left as it is.",
+    key: &["uid"],
+    columns: columns! {
+        "uid" Text "What identifies it, for as long as it is desired";
+        "type" Text "`qemu` or `lxc`";
+        "vmid" Integer "Its number; null for a new guest that gets the next free one";
+        "node" Text "The node that it has to be on";
+        "state" Text "`running` or `stopped`; null leaves it as it is";
+        "policy" Text "`manage`, or `observe`: only compared";
+        "protected" Boolean "It and its disks are never deleted";
+        "deletion" Text "`forbid`, or `destroy`: a tombstone may delete it";
+        "reboot" Text "`never`, or `allow`: a change may restart it";
+        "tombstone" Boolean "It shall be gone";
+        "unset" TextList "Options to remove: `balloon`, `net0.tag`";
+        "name" Text "Name, or a container's hostname";
+        "cores" Integer "Cores";
+        "sockets" Integer "Sockets of a machine";
+        "memory" Integer "Memory in bytes, whole MiB";
+        "onboot" Boolean "It starts with its node";
+        "tags" TextList "Tags; null leaves them as they are, an empty list removes them";
+        "description" Text "Free text";
+        "options" TextList "Its other options as Proxmox VE spells them: `cpu=host`, `agent=enabled=1`";
+        "cipassword_ref" Text "Where cloud-init's password is: `file:PATH` or `env:NAME`; never the password";
+        "ostemplate" Text "The template of a new container";
+        "comment" Text "Words for readers";
+        "not_managed" Text "JSON of what is stored and not managed yet";
+    },
+    indexed: &["vmid"],
+};
+
+/// `DesiredDisk`.
+pub static DESIRED_DISK: Label<Row> = Label {
+    name: "DesiredDisk",
+    doc: "A desired disk of a guest.",
+    key: &["uid", "slot"],
+    columns: columns! {
+        "uid" Text "The desired guest";
+        "slot" Text "The guest's key for it: `scsi0`, `rootfs`";
+        "storage" Text "The storage";
+        "size" Integer "Size in bytes";
+        "volume" Text "What is in a CD-ROM drive or mounted, by name; null for a disk, whose name is Proxmox VE's";
+        "options" TextList "Its other options: `iothread=1`";
+    },
+    indexed: &[],
+};
+
+/// `DesiredNetworkInterface`.
+pub static DESIRED_NIC: Label<Row> = Label {
+    name: "DesiredNetworkInterface",
+    doc: "A desired network interface of a guest.",
+    key: &["uid", "slot"],
+    columns: columns! {
+        "uid" Text "The desired guest";
+        "slot" Text "The guest's key for it: `net0`";
+        "bridge" Text "The bridge";
+        "model" Text "Adapter model of a machine";
+        "mac_address" Text "Hardware address; null keeps the one it has";
+        "vlan_tag" Integer "VLAN";
+        "firewall" Boolean "The firewall filters it";
+        "options" TextList "Its other options: `mtu=1400`";
+    },
+    indexed: &[],
+};
+
+/// `Binding`.
+pub static BINDING: Label<Row> = Label {
+    name: "Binding",
+    doc: "Ties a desired guest to the live one. Without it, or where the fingerprint is another, the guest is never touched.",
+    key: &["uid"],
+    columns: columns! {
+        "uid" Text "The desired guest";
+        "type" Text "`qemu` or `lxc`";
+        "vmid" Integer "The live guest's number";
+        "smbios_uuid" Text "A machine's SMBIOS UUID";
+        "lxc_rootfs_volid" Text "A container's root volume";
+        "last_applied" Integer "When a change was applied last, in epoch seconds";
+    },
+    indexed: &["vmid"],
+};
+
+macro_rules! sections {
+    ($($const:ident $name:literal $doc:literal;)*) => {
+        $(#[doc = concat!("`", $name, "`.")]
+        pub static $const: Label<Row> = Label {
+            name: $name,
+            doc: $doc,
+            key: &["name"],
+            columns: columns! {
+                "name" Text "What identifies it in its section of the document";
+                "spec" Text "Its entry in the document, as JSON";
+            },
+            indexed: &[],
+        };)*
+    };
+}
+
+sections! {
+    DESIRED_STORAGE "DesiredStorage" "A desired storage definition: stored, not managed yet.";
+    DESIRED_NETWORK "DesiredNetwork" "A desired network interface of a node: stored, not managed yet.";
+    DESIRED_CLUSTER "DesiredCluster" "What is desired of the cluster itself: stored, not managed yet.";
+    DESIRED_BACKUP_JOB "DesiredBackupJob" "A desired backup job: stored, not managed yet.";
+    DESIRED_HA_RESOURCE "DesiredHAResource" "A desired high-availability resource: stored, not managed yet.";
+}
+
+macro_rules! relationships {
+    ($($const:ident $name:literal $from:ident -> $to:ident $doc:literal [$($column:expr),*];)*) => {
+        $(#[doc = concat!("`", $name, "`: ", $doc)]
+        pub static $const: Relationship = Relationship {
+            name: $name,
+            from: $from.name,
+            from_key: $from.key,
+            to: $to.name,
+            to_key: $to.key,
+            columns: &[$($column),*],
+            owner: End::From,
+            doc: $doc,
+        };)*
+        /// Every relationship type of the desired state.
+        pub fn relationships() -> Vec<&'static Relationship> {
+            vec![$(&$const),*]
+        }
+    };
+}
+
+relationships! {
+    DESIRES "DESIRES" DESIRED_ESTATE -> DESIRED_VM "An estate desires a guest." [];
+    DESIRED_HAS_DISK "HAS_DISK" DESIRED_VM -> DESIRED_DISK "A desired guest has a disk." [];
+    HAS_NIC "HAS_NIC" DESIRED_VM -> DESIRED_NIC "A desired guest has a network interface." [];
+    ON_STORAGE "ON_STORAGE" DESIRED_DISK -> STORAGE "A desired disk is on a storage." [];
+    MAY_RUN_ON "MAY_RUN_ON" DESIRED_VM -> NODE "A desired guest may run on a node." [
+        ("mode", PropertyType::Text, "`pin`: there and nowhere else")
+    ];
+    DEPENDS_ON "DEPENDS_ON" DESIRED_VM -> DESIRED_VM "A desired guest needs another one to run first." [];
+    ANTI_AFFINITY "ANTI_AFFINITY" DESIRED_VM -> DESIRED_VM "Two desired guests must not be on one node." [];
+    BINDS "BINDS" BINDING -> DESIRED_VM "A binding is of a desired guest." [];
+}
+
+/// Every label of the desired state, parents first.
+pub fn labels() -> Vec<LabelSchema> {
+    vec![
+        DESIRED_ESTATE.schema(),
+        DESIRED_VM.schema(),
+        DESIRED_DISK.schema(),
+        DESIRED_NIC.schema(),
+        BINDING.schema(),
+        DESIRED_STORAGE.schema(),
+        DESIRED_NETWORK.schema(),
+        DESIRED_CLUSTER.schema(),
+        DESIRED_BACKUP_JOB.schema(),
+        DESIRED_HA_RESOURCE.schema(),
+    ]
+}

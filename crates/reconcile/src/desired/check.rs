@@ -1,0 +1,135 @@
+//! What no desired state may be, wherever it comes from: a document, or Cypher written by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Desired;
+use crate::canonical::{Managed, find};
+
+/// Something wrong with a desired state: which guest, which field, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The guest.
+    pub subject: String,
+    /// The field.
+    pub field: String,
+    /// What is wrong, and the mend.
+    pub text: String,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(subject: impl Into<String>, field: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { subject: subject.into(), field: field.into(), text: text.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.subject, self.field, self.text)
+    }
+}
+
+/// PVE's own range of numbers (`pve-vmid` of its API schema).
+const VMIDS: std::ops::RangeInclusive<i64> = 100..=999_999_999;
+
+/// The longest `uid`: it becomes a part of keys and messages.
+const MAX_UID: usize = 100;
+
+/// Everything that is wrong with it by itself.
+pub fn check(desired: &Desired) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut by_vmid: BTreeMap<i64, &str> = BTreeMap::new();
+    for guest in desired.guests.values() {
+        let mut tell = |field: &str, text: String| problems.push(Problem::new(guest.label(), field, text));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if guest.uid.is_empty() || guest.uid.len() > MAX_UID || !guest.uid.chars().all(plain) {
+            tell("uid", format!("use 1 to {MAX_UID} letters, digits, `-`, `_` and `.`"));
+        }
+        if let Some(vmid) = guest.vmid {
+            if !VMIDS.contains(&vmid) {
+                tell(
+                    "vmid",
+                    format!("{vmid} is no guest's number: use {} to {}", VMIDS.start(), VMIDS.end()),
+                );
+            }
+            if let Some(other) = by_vmid.insert(vmid, &guest.uid) {
+                tell("vmid", format!("{other} desires the same guest: keep one of the two"));
+            }
+        }
+        for key in &guest.unset {
+            let (option, _) = key.split_once('.').unwrap_or((key, ""));
+            match find(guest.kind, option).map(|option| option.managed) {
+                None => tell(
+                    "unset",
+                    format!("Proxmox VE has no option `{option}` for this kind of guest: remove it"),
+                ),
+                Some(Managed::No(why)) => {
+                    tell("unset", format!("`{option}` can't be removed, because {why}"))
+                }
+                Some(Managed::Yes) if desired_too(guest, key) => {
+                    tell("unset", format!("`{key}` is desired as well: remove it from one of the two"));
+                }
+                Some(Managed::Yes) => {}
+            }
+        }
+        for (field, others) in [("depends_on", &guest.depends_on), ("anti_affinity", &guest.anti_affinity)] {
+            for other in others {
+                if *other == guest.uid {
+                    tell(field, "it names the guest itself: remove that".to_owned());
+                } else if !desired.guests.contains_key(other) {
+                    tell(field, format!("there is no desired guest {other}: write the `uid` of one"));
+                }
+            }
+        }
+    }
+    problems.extend(cycle(desired));
+    problems
+}
+
+fn desired_too(guest: &super::Guest, key: &str) -> bool {
+    match key.split_once('.') {
+        None => guest.fields.contains_key(key),
+        Some((option, sub)) => match guest.fields.get(option) {
+            Some(crate::canonical::Canonical::Map(map)) => map.contains_key(sub),
+            _ => false,
+        },
+    }
+}
+
+/// A cycle of guests that wait for each other. One is told; the next one shows when it is gone.
+fn cycle(desired: &Desired) -> Option<Problem> {
+    let mut done = BTreeSet::new();
+    for start in desired.guests.keys() {
+        // Depth first; the path is what the cycle is told by.
+        let mut path: Vec<(&str, Vec<&str>)> = Vec::new();
+        let next = |uid: &str| -> Vec<&str> {
+            desired
+                .guests
+                .get(uid)
+                .map_or_else(Vec::new, |guest| guest.depends_on.iter().map(String::as_str).collect())
+        };
+        path.push((start, next(start)));
+        while let Some((uid, open)) = path.last_mut() {
+            let uid = *uid;
+            match open.pop() {
+                // A guest that names itself was told above.
+                Some(other) if other == uid || done.contains(other) => {}
+                Some(other) => {
+                    if let Some(at) = path.iter().position(|(seen, _)| *seen == other) {
+                        let mut names: Vec<&str> = path.iter().skip(at).map(|(seen, _)| *seen).collect();
+                        names.push(other);
+                        let text = format!("{} wait for each other: remove one of them", names.join(" → "));
+                        return Some(Problem::new(other, "depends_on", text));
+                    }
+                    path.push((other, next(other)));
+                }
+                None => {
+                    done.insert(uid);
+                    path.pop();
+                }
+            }
+        }
+    }
+    None
+}

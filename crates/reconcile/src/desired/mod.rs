@@ -1,0 +1,144 @@
+//! The desired state, as the graph and the planner have it: each option in canonical form.
+
+mod check;
+mod convert;
+mod export;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvegraph_inventory::{ClusterId, GuestType};
+use serde_json::Value;
+
+use crate::canonical::Canonical;
+use crate::document::{Deletion, Policy, Power, Reboot, SecretRef};
+
+pub use check::{Problem, check};
+pub use convert::{entered, from_document};
+pub use export::{guest_entry, to_document};
+
+/// The desired state of one cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node for new guests that name none.
+    pub node: Option<String>,
+    /// Guests by `uid`.
+    pub guests: BTreeMap<String, Guest>,
+    /// What is stored and not managed yet, by section and name.
+    pub sections: BTreeMap<(Section, String), Value>,
+}
+
+/// A part of the document that is not managed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    /// `storage`.
+    Storage,
+    /// `network`.
+    Network,
+    /// `cluster`.
+    Cluster,
+    /// `backups`.
+    Backups,
+    /// `ha`.
+    Ha,
+}
+
+impl Section {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Storage, Self::Network, Self::Cluster, Self::Backups, Self::Ha];
+
+    /// Its key in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Network => "network",
+            Self::Cluster => "cluster",
+            Self::Backups => "backups",
+            Self::Ha => "ha",
+        }
+    }
+}
+
+/// A desired guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guest {
+    /// What identifies it, for as long as it is desired.
+    pub uid: String,
+    /// Machine or container.
+    pub kind: GuestType,
+    /// Its number.
+    pub vmid: Option<i64>,
+    /// The node that it has to be on.
+    pub node: Option<String>,
+    /// Whether it runs.
+    pub state: Option<Power>,
+    /// Whether it is only watched.
+    pub policy: Policy,
+    /// It is never deleted.
+    pub protected: bool,
+    /// Whether a tombstone may delete it.
+    pub deletion: Deletion,
+    /// Whether a change may restart it.
+    pub reboot: Reboot,
+    /// It shall be gone.
+    pub tombstone: bool,
+    /// Options to remove: `balloon`, `net0.tag`.
+    pub unset: BTreeSet<String>,
+    /// Options by PVE's names. A property string has only the options that are desired.
+    pub fields: BTreeMap<String, Canonical>,
+    /// Where cloud-init's password is.
+    pub cipassword: Option<SecretRef>,
+    /// Guests that have to run before it.
+    pub depends_on: BTreeSet<String>,
+    /// Guests that must not be on its node.
+    pub anti_affinity: BTreeSet<String>,
+    /// The template of a new container.
+    pub ostemplate: Option<String>,
+    /// Words for readers.
+    pub comment: Option<String>,
+    /// What is stored and not managed yet, by key.
+    pub not_managed: BTreeMap<String, Value>,
+}
+
+impl Guest {
+    /// A guest of which nothing is desired.
+    pub fn new(uid: impl Into<String>, kind: GuestType) -> Self {
+        Self {
+            uid: uid.into(),
+            kind,
+            vmid: None,
+            node: None,
+            state: None,
+            policy: Policy::default(),
+            protected: false,
+            deletion: Deletion::default(),
+            reboot: Reboot::default(),
+            tombstone: false,
+            unset: BTreeSet::new(),
+            fields: BTreeMap::new(),
+            cipassword: None,
+            depends_on: BTreeSet::new(),
+            anti_affinity: BTreeSet::new(),
+            ostemplate: None,
+            comment: None,
+            not_managed: BTreeMap::new(),
+        }
+    }
+
+    /// What to call it in messages: `web (guest 100)`.
+    pub fn label(&self) -> String {
+        match self.vmid {
+            Some(vmid) => format!("{} (guest {vmid})", self.uid),
+            None => self.uid.clone(),
+        }
+    }
+}
+
+/// The identifier of a guest that names none.
+pub fn default_uid(kind: GuestType, vmid: i64) -> String {
+    match kind {
+        GuestType::Qemu => format!("vm-{vmid}"),
+        GuestType::Lxc => format!("ct-{vmid}"),
+    }
+}

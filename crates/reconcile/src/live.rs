@@ -1,0 +1,248 @@
+//! What a cluster has: guests with their configurations, read for comparing. Read-only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+use pve_client::answers::{GuestResource, Permissions, Resource};
+use pve_client::{ApiError, ApiPath, PveClient};
+use pvegraph_inventory::{ClusterId, GuestType, InvalidClusterId, build};
+use serde_json::{Map, Value};
+
+use crate::canonical::{Canonical, TagStyle, canonical, is_disk};
+
+/// Configurations that are asked for at once; the client's own limits decide when they go out.
+const AT_ONCE: usize = 64;
+
+/// A guest as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveGuest {
+    /// Its number.
+    pub vmid: i64,
+    /// Machine or container.
+    pub kind: GuestType,
+    /// The node that it is on.
+    pub node: String,
+    /// `running`, `stopped` or `unknown`.
+    pub status: String,
+    /// Its options by name, in PVE's own spelling: what is in force, without pending changes.
+    pub config: BTreeMap<String, String>,
+}
+
+impl LiveGuest {
+    /// A guest with the configuration that PVE answered.
+    pub fn new(kind: GuestType, row: &GuestResource, config: &Map<String, Value>) -> Self {
+        Self {
+            vmid: i64::from(row.vmid.get()),
+            kind,
+            node: row.node.clone(),
+            status: row.status.clone().unwrap_or_else(|| "unknown".to_owned()),
+            config: config
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key.clone(), text(value)))
+                .collect(),
+        }
+    }
+
+    /// An option in canonical form, as it is compared: a volume also by its storage and format.
+    pub fn option(&self, key: &str, style: TagStyle) -> Option<Canonical> {
+        let value = canonical(self.kind, key, self.config.get(key)?, style);
+        Some(match value {
+            Canonical::Map(map) if is_disk(self.kind, key) => Canonical::Map(with_storage(map)),
+            value => value,
+        })
+    }
+
+    /// What tells it from another guest of its number: a machine's SMBIOS UUID, a container's root volume.
+    pub fn fingerprint(&self) -> Option<String> {
+        let (key, sub) = match self.kind {
+            GuestType::Qemu => ("smbios1", "uuid"),
+            GuestType::Lxc => ("rootfs", "volume"),
+        };
+        match canonical(self.kind, key, self.config.get(key)?, TagStyle::default()) {
+            Canonical::Map(map) => map.get(sub).map(ToString::to_string),
+            _ => None,
+        }
+    }
+}
+
+/// A scalar of PVE's JSON as its configuration file spells it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(yes) => if *yes { "1" } else { "0" }.to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Adds what the volume's name says. A cloud-init image is known by its kind, not by its name.
+fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canonical> {
+    let Some(Canonical::Text(text)) = map.get("volume").cloned() else { return map };
+    let Ok(volume) = text.parse::<pve_client::property::Volume>() else { return map };
+    let Some(storage) = volume.storage().map(str::to_owned) else { return map };
+    if volume.is_cloud_init() {
+        map.insert("volume".to_owned(), Canonical::Text(format!("{storage}:cloudinit")));
+    }
+    let ending = text.rsplit_once('.').map(|(_, ending)| ending);
+    if let Some(format) = ending.filter(|ending| matches!(*ending, "raw" | "qcow2" | "vmdk" | "subvol")) {
+        map.entry("format".to_owned()).or_insert_with(|| Canonical::Text(format.to_owned()));
+    }
+    map.insert("storage".to_owned(), Canonical::Text(storage));
+    map
+}
+
+/// What was read of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    /// How tags are spelled there.
+    pub style: TagStyle,
+    /// Guests whose configuration was read.
+    pub guests: BTreeMap<i64, LiveGuest>,
+    /// Guests that are there, and why their configuration could not be read.
+    pub unread: BTreeMap<i64, String>,
+    /// All guests of the cluster's listing.
+    pub listed: BTreeSet<i64>,
+    permissions: Permissions,
+}
+
+impl Live {
+    /// What is not listed and would be seen is not there.
+    pub fn would_see(&self, vmid: i64) -> bool {
+        self.permissions.has(&format!("/vms/{vmid}"), "VM.Audit")
+    }
+}
+
+/// Why a cluster could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// It does not answer, or refuses.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// It has no name.
+    #[error(
+        "the cluster behind {0} names neither itself nor one single node: set `name` under its [[clusters]]"
+    )]
+    Unnamed(String),
+    /// Its own name can't be an identifier.
+    #[error("a cluster's own name can't be its identifier: set `name` under its [[clusters]]")]
+    BadName(#[from] InvalidClusterId),
+    /// An answer is not of its form.
+    #[error("cannot read the listing of {0}: entries of it were not understood, so that it proves nothing")]
+    Odd(String),
+}
+
+/// The identifier of a cluster without a configured name: its own, or `standalone-<node>`.
+///
+/// # Errors
+/// It does not answer, or does not say.
+pub async fn cluster_id(client: &PveClient) -> Result<ClusterId, LiveError> {
+    let rows = client.cluster_status().await?.value;
+    if let Some(row) = build::cluster_row(&rows) {
+        return Ok(row.name.parse()?);
+    }
+    let mut members = build::members(&rows);
+    match (members.next(), members.next()) {
+        (Some(node), None) => Ok(format!("standalone-{}", node.name).parse()?),
+        _ => Err(LiveError::Unnamed(client.endpoint().to_owned())),
+    }
+}
+
+/// Reads the guests of a cluster that are `wanted`, or all of them. What one guest lacks never hides the others.
+///
+/// # Errors
+/// The cluster does not answer, or its listing was not understood.
+pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<Live, LiveError> {
+    let listing = client.cluster_resources().await?;
+    if listing.oddities.iter().any(|oddity| oddity.lost != pve_client::wire::Lost::Field) {
+        return Err(LiveError::Odd(client.endpoint().to_owned()));
+    }
+    let permissions = client.permissions().await?.value;
+    let mut live = Live { style: tag_style(client).await, permissions, ..Live::default() };
+    let mut rows = Vec::new();
+    for row in &listing.value {
+        let kind = match row {
+            Resource::Qemu(_) => GuestType::Qemu,
+            Resource::Lxc(_) => GuestType::Lxc,
+            _ => continue,
+        };
+        let Some(guest) = row.guest() else { continue };
+        let vmid = i64::from(guest.vmid.get());
+        live.listed.insert(vmid);
+        if wanted.is_none_or(|wanted| wanted.contains(&vmid)) {
+            rows.push((kind, guest));
+        }
+    }
+    let configs: Vec<_> = stream::iter(rows)
+        .map(|(kind, row)| async move { (kind, row, config(client, kind, row).await) })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    for (kind, row, config) in configs {
+        let vmid = i64::from(row.vmid.get());
+        match config {
+            Ok(config) => {
+                live.guests.insert(vmid, LiveGuest::new(kind, row, &config));
+            }
+            Err(reason) => {
+                live.unread.insert(vmid, reason);
+            }
+        }
+    }
+    Ok(live)
+}
+
+fn guest_path(operation: &'static str, kind: GuestType, node: &str, vmid: i64) -> ApiPath {
+    ApiPath::new(operation).node(node).fixed(kind.as_str()).segment(vmid)
+}
+
+async fn config(
+    client: &PveClient,
+    kind: GuestType,
+    row: &GuestResource,
+) -> Result<Map<String, Value>, String> {
+    let path = guest_path("read guest config", kind, &row.node, i64::from(row.vmid.get()))
+        .fixed("config")
+        .query("current", 1);
+    match client.get(&path).await {
+        Ok(Value::Object(config)) => Ok(config),
+        Ok(_) => Err(format!("{path}: expected an object")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The options of a guest that wait for a restart: the value that comes, or nothing where the option goes.
+///
+/// # Errors
+/// The request's.
+pub async fn pending(
+    client: &PveClient,
+    guest: &LiveGuest,
+) -> Result<BTreeMap<String, Option<String>>, ApiError> {
+    let path = guest_path("read pending changes", guest.kind, &guest.node, guest.vmid).fixed("pending");
+    let answer = client.get(&path).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let key = row.get("key")?.as_str()?.to_owned();
+            match row.get("pending") {
+                Some(value) => Some((key, Some(text(value)))),
+                None => row.get("delete").map(|_| (key, None)),
+            }
+        })
+        .collect())
+}
+
+/// How the datacenter spells tags. Whoever may not ask gets PVE's default.
+async fn tag_style(client: &PveClient) -> TagStyle {
+    let path = ApiPath::new("read datacenter options").fixed("/cluster/options");
+    let options = client.get(&path).await.unwrap_or_default();
+    let case_sensitive = match options.get("tag-style") {
+        Some(Value::Object(style)) => {
+            style.get("case-sensitive").is_some_and(|value| matches!(text(value).as_str(), "1" | "true"))
+        }
+        Some(Value::String(style)) => style.split(',').any(|part| part == "case-sensitive=1"),
+        _ => false,
+    };
+    TagStyle { case_sensitive }
+}

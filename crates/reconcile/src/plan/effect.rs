@@ -1,0 +1,132 @@
+//! What a change does to a guest while it runs. Where PVE's behaviour is not known for certain, a restart is expected.
+
+use std::fmt;
+
+use pvegraph_inventory::GuestType;
+use serde::Serialize;
+
+use super::Action;
+use crate::canonical::{is_disk, is_nic};
+use crate::live::LiveGuest;
+
+/// What an operation does to a guest, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Nothing that it would notice.
+    Hot,
+    /// It is made.
+    Create,
+    /// It stays as it is until its next start, because it must not be restarted.
+    Pending,
+    /// It goes elsewhere while it runs.
+    Move,
+    /// It is stopped and started.
+    Restart,
+    /// It is stopped.
+    Stop,
+}
+
+impl Effect {
+    /// Does the guest stop serving others?
+    pub fn interrupts(self) -> bool {
+        matches!(self, Self::Restart | Self::Stop)
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hot => "hot",
+            Self::Create => "create",
+            Self::Pending => "pending until restart",
+            Self::Move => "move",
+            Self::Restart => "restart",
+            Self::Stop => "stop",
+        })
+    }
+}
+
+/// The operation that changes this field.
+pub(super) fn action_of(guest: GuestType, field: &str) -> Action {
+    match (field, field.split_once('.')) {
+        ("node", _) => Action::Migrate,
+        ("state", _) => Action::Power,
+        (_, Some((key, "size"))) if is_disk(guest, key) => Action::Grow,
+        (_, Some((key, "storage" | "format"))) if is_disk(guest, key) => Action::Move,
+        _ => Action::Configure,
+    }
+}
+
+/// Options of machines that never need a restart.
+const HOT_QEMU: [&str; 19] = [
+    "name",
+    "description",
+    "tags",
+    "onboot",
+    "protection",
+    "startup",
+    "hookscript",
+    "shares",
+    "cicustom",
+    "cipassword",
+    "citype",
+    "ciupgrade",
+    "ciuser",
+    "sshkeys",
+    "nameserver",
+    "searchdomain",
+    "cpuunits",
+    "cpulimit",
+    "boot",
+];
+
+/// Options of containers that never need a restart.
+const HOT_LXC: [&str; 10] = [
+    "description",
+    "tags",
+    "onboot",
+    "protection",
+    "startup",
+    "hookscript",
+    "cpuunits",
+    "cpulimit",
+    "cores",
+    "memory",
+];
+
+/// What changing this field does to the guest.
+pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
+    match action {
+        Action::Create => return Effect::Create,
+        Action::Grow | Action::Move => return Effect::Hot,
+        Action::Migrate if live.status != "running" => return Effect::Hot,
+        // A container can't move while it runs.
+        Action::Migrate if live.kind == GuestType::Lxc => return Effect::Restart,
+        Action::Migrate => return Effect::Move,
+        Action::Power if live.status == "running" => return Effect::Stop,
+        Action::Power => return Effect::Hot,
+        Action::Configure => {}
+    }
+    if live.status != "running" {
+        return Effect::Hot;
+    }
+    let key = field.split_once('.').map_or(field, |(key, _)| key);
+    let hot = match live.kind {
+        GuestType::Qemu => {
+            HOT_QEMU.contains(&key)
+                || key.starts_with("ipconfig")
+                || is_nic(live.kind, key) && plugs(live, "network") && !field.ends_with(".model")
+        }
+        GuestType::Lxc => HOT_LXC.contains(&key) || key == "swap" || is_nic(live.kind, key),
+    };
+    if hot { Effect::Hot } else { Effect::Restart }
+}
+
+/// Can devices of this kind be plugged while the machine runs?
+fn plugs(live: &LiveGuest, what: &str) -> bool {
+    match live.config.get("hotplug").map(String::as_str) {
+        None | Some("1") => true,
+        Some(words) => words.split([',', ';', ' ']).any(|word| word == what),
+    }
+}

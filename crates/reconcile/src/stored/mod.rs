@@ -1,0 +1,142 @@
+//! The desired state in the graph: reading it, also where it was written by hand, and writing it in one transaction.
+
+mod read;
+mod rows;
+mod write;
+
+use std::collections::BTreeMap;
+
+use pvegraph_graph::StoreError;
+use pvegraph_inventory::GuestType;
+
+pub use read::{clusters, inventory, read};
+pub use write::{Change, write};
+
+use crate::desired::{Desired, Guest, Problem};
+use crate::live::LiveGuest;
+
+/// What the graph has of one cluster's desired state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The desired state.
+    pub desired: Desired,
+    /// Counts the writes; 0 where nothing was written yet.
+    pub generation: i64,
+    /// When it was written last, in epoch seconds; 0 likewise.
+    pub written_at: i64,
+    /// Bindings by `uid`.
+    pub bindings: BTreeMap<String, Binding>,
+}
+
+/// What ties a desired guest to the live one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The desired guest.
+    pub uid: String,
+    /// Machine or container.
+    pub kind: GuestType,
+    /// The live guest's number.
+    pub vmid: i64,
+    /// A machine's SMBIOS UUID, a container's root volume.
+    pub fingerprint: Option<String>,
+    /// When a change was applied last, in epoch seconds.
+    pub last_applied: Option<i64>,
+}
+
+impl Binding {
+    /// Is this guest the one that was bound?
+    pub fn is_of(&self, guest: &LiveGuest) -> bool {
+        self.kind == guest.kind && self.vmid == guest.vmid && self.fingerprint == guest.fingerprint()
+    }
+}
+
+/// What the graph knows of the cluster itself, to check a desired state against. Empty where it was never synced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Names of nodes.
+    pub nodes: Vec<String>,
+    /// Names of storages.
+    pub storages: Vec<String>,
+    /// Kinds of guests by number.
+    pub guests: BTreeMap<i64, String>,
+}
+
+impl Inventory {
+    /// What can't be, as far as the last sync saw the cluster. A storage that the document itself desires is let through.
+    pub fn check(&self, desired: &Desired) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.nodes.is_empty() {
+            return problems;
+        }
+        let unknown = |subject: String, field: &str, what: &str, name: &str, known: &[String]| {
+            let text = format!(
+                "the cluster has no {what} {name:?}: write one of {}, or sync first if it is new",
+                known.join(", ")
+            );
+            Problem::new(subject, field, text)
+        };
+        if let Some(node) = desired.node.as_ref().filter(|node| !self.nodes.contains(node)) {
+            problems.push(unknown("the document".to_owned(), "node", "node", node, &self.nodes));
+        }
+        for guest in desired.guests.values() {
+            if let Some(node) = guest.node.as_ref().filter(|node| !self.nodes.contains(node)) {
+                problems.push(unknown(guest.label(), "node", "node", node, &self.nodes));
+            }
+            problems.extend(self.taken(guest));
+            if self.storages.is_empty() {
+                continue;
+            }
+            for (key, storage) in storages(guest) {
+                let desired_too = desired
+                    .sections
+                    .keys()
+                    .any(|(section, name)| *section == crate::desired::Section::Storage && *name == storage);
+                if !self.storages.contains(&storage) && !desired_too {
+                    problems.push(unknown(
+                        guest.label(),
+                        &format!("{key}.storage"),
+                        "storage",
+                        &storage,
+                        &self.storages,
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    fn taken(&self, guest: &Guest) -> Option<Problem> {
+        let has = self.guests.get(&guest.vmid?).filter(|kind| *kind != guest.kind.as_str())?;
+        let word = |kind: &str| if kind == "lxc" { "a container" } else { "a virtual machine" };
+        let text = format!(
+            "{} has this number already, and {} is desired: give it another one",
+            word(has),
+            word(guest.kind.as_str())
+        );
+        Some(Problem::new(guest.label(), "vmid", text))
+    }
+}
+
+/// The storages that a guest's disks are desired on, by the disks' keys.
+fn storages(guest: &Guest) -> impl Iterator<Item = (&String, String)> {
+    guest.fields.iter().filter_map(|(key, value)| match value {
+        crate::canonical::Canonical::Map(map) => Some((key, map.get("storage")?.to_string())),
+        _ => None,
+    })
+}
+
+/// Why the desired state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in the graph can't be a desired state.
+    #[error("the desired state in the graph can't be used:\n{}", .0.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n"))]
+    Problems(Vec<Problem>),
+    /// Somebody else wrote meanwhile.
+    #[error(
+        "the desired state of {0} was changed by somebody else meanwhile, and nothing was written: run the command again"
+    )]
+    Changed(pvegraph_inventory::ClusterId),
+}

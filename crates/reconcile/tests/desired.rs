@@ -1,0 +1,287 @@
+//! From documents to desired states and back, and against live guests: all without a cluster.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+
+use pvegraph_inventory::{ClusterId, GuestType};
+use pvegraph_reconcile::canonical::TagStyle;
+use pvegraph_reconcile::desired::{Desired, from_document, to_document};
+use pvegraph_reconcile::diff::{Class, diff, missing};
+use pvegraph_reconcile::discover::{Omit, guest_as_desired};
+use pvegraph_reconcile::document::{Form, read};
+use pvegraph_reconcile::live::LiveGuest;
+use serde_json::{Value, json};
+
+fn cluster() -> ClusterId {
+    "rig".parse().unwrap()
+}
+
+fn estate(proxmox: Value) -> Result<Desired, String> {
+    let text = json!({ "version": 1, "plugins": { "proxmox": proxmox } }).to_string();
+    let document = read(&text, Form::Json).map_err(|error| error.to_string())?;
+    from_document(&document, &cluster())
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+fn vm(entry: Value) -> Result<Desired, String> {
+    estate(json!({ "vms": [entry] }))
+}
+
+fn live(kind: GuestType, vmid: i64, config: &[(&str, &str)]) -> LiveGuest {
+    LiveGuest {
+        vmid,
+        kind,
+        node: "pve1".to_owned(),
+        status: "running".to_owned(),
+        config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+fn changes(entry: Value, live: &LiveGuest) -> Vec<String> {
+    let list = if live.kind == GuestType::Qemu { "vms" } else { "containers" };
+    let desired = estate(json!({ list: [entry] })).unwrap();
+    let guest = desired.guests.values().next().unwrap();
+    diff(guest, live, &BTreeMap::new(), TagStyle::default()).changes.iter().map(ToString::to_string).collect()
+}
+
+/// The shipped example, which has every section.
+const EXAMPLE: &str = include_str!("../../../docs/desired.example.json");
+
+#[test]
+fn the_example_is_read_and_comes_back() {
+    let document = read(EXAMPLE, Form::Json).unwrap();
+    let desired = from_document(&document, &"prod-cluster".parse().unwrap()).unwrap();
+    assert_eq!(desired.guests.keys().collect::<Vec<_>>(), ["ct-200", "vm-100", "vm-101"]);
+    assert_eq!(desired.node.as_deref(), Some("pve"));
+    let web = &desired.guests["vm-100"];
+    assert_eq!(web.fields["scsi0"].to_string(), "size=20G,storage=local-lvm");
+    assert_eq!(web.fields["net0"].to_string(), "bridge=vmbr0,model=virtio");
+    assert_eq!(web.fields["memory"].to_string(), "current=2048");
+    assert_eq!(desired.guests["ct-200"].fields["rootfs"].to_string(), "size=8G,storage=local-lvm");
+    assert!(desired.guests["vm-101"].not_managed.contains_key("cpu_mitigations"));
+    assert_eq!(desired.sections.len(), 2 + 2 + 1 + 1);
+    // What is written is read as the same.
+    let again = serde_json::to_string(&to_document(&desired)).unwrap();
+    let again = from_document(&read(&again, Form::Json).unwrap(), &"prod-cluster".parse().unwrap()).unwrap();
+    assert_eq!(again, desired);
+}
+
+#[test]
+fn bad_documents_are_refused_with_guest_field_and_mend() {
+    let cases: Vec<(Value, &[&str])> = vec![
+        (
+            json!({ "vms": [{ "vmid": 100, "cores": "four" }] }),
+            &["vm-100 (guest 100)", "`cores`", "expected a whole number"],
+        ),
+        (json!({ "vms": [{ "vmid": 99 }] }), &["vm-99", "`vmid`", "use 100 to 999999999"]),
+        (json!({ "vms": [{ "name": "x" }] }), &["vms[0]", "`uid`", "give it a `uid`"]),
+        (
+            json!({ "vms": [{ "vmid": 100 }, { "uid": "other", "vmid": 100 }] }),
+            &["`vmid`", "desires the same guest", "keep one"],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100 }], "containers": [{ "uid": "vm-100", "vmid": 200 }] }),
+            &["`uid`", "give each guest its own"],
+        ),
+        (
+            json!({ "vms": [
+                { "uid": "a", "vmid": 100, "depends_on": ["b"] },
+                { "uid": "b", "vmid": 101, "depends_on": ["c"] },
+                { "uid": "c", "vmid": 102, "depends_on": ["a"] },
+            ] }),
+            &["`depends_on`", "wait for each other", "remove one"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "depends_on": ["nobody"] }] }), &["no desired guest nobody"]),
+        (json!({ "vms": [{ "vmid": 100, "depends_on": ["vm-100"] }] }), &["the guest itself"]),
+        (json!({ "vms": [{ "vmid": 100, "digest": "x" }] }), &["there is no key `digest`"]),
+        (json!({ "vms": [{ "vmid": 100, "unset": ["lock"] }] }), &["`unset`", "`lock` can't be removed"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "unset": ["net0.tag"], "net0": { "tag": 5 } }] }),
+            &["desired as well"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "unset": ["frob"] }] }), &["no option `frob`"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "scsi0": "local-lvm:32" }] }),
+            &["`scsi0`", "new disk each time", r#"{"storage": "local-lvm", "size": "32G"}"#],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "scsi0": { "size": "large" } }] }),
+            &["`scsi0`", "`size`: expected a size"],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "disk": { "size": "1G" }, "scsi0": { "size": "1G" } }] }),
+            &["`disk`", "same as"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "net0": { "bridge": "a,tag=5" } }] }), &["`bridge`", "comma"]),
+        (json!({ "vms": [{ "vmid": 100, "cores": null }] }), &["`cores`", "name it in `unset`"]),
+        (json!({ "cluster": { "name": "other" } }), &["`cluster.name`", "\"other\"", "rig", "--cluster"]),
+        (json!({ "vms": [{ "uid": "a/b", "vmid": 100 }] }), &["`uid`", "letters"]),
+        (
+            json!({ "containers": [{ "vmid": 200, "cipassword": { "file": "x" } }] }),
+            &["there is no key `cipassword`"],
+        ),
+    ];
+    for (proxmox, words) in cases {
+        let text = estate(proxmox.clone()).unwrap_err();
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in {text:?}, of {proxmox}");
+        }
+    }
+    // All of them at once.
+    let two = estate(json!({ "vms": [{ "vmid": 100, "cores": "x", "onboot": "maybe" }, { "vmid": 1 }] }))
+        .unwrap_err();
+    assert_eq!(two.lines().count(), 3, "{two}");
+    // A secret in the wrong place is not quoted.
+    for wrong in [json!({ "vmid": 100, "sshkeys": "hunter2" }), json!({ "vmid": 100, "cores": "hunter2" })] {
+        assert!(!vm(wrong).unwrap_err().contains("hunter2"));
+    }
+}
+
+#[test]
+fn only_what_is_present_is_compared() {
+    let guest = live(
+        GuestType::Qemu,
+        100,
+        &[
+            ("name", "web"),
+            ("cores", "4"),
+            ("memory", "2048"),
+            ("tags", "prod;web"),
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1"),
+            ("scsi0", "local-lvm:vm-100-disk-0,iothread=1,size=32G"),
+            ("new-option", "x"),
+        ],
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(changes(json!({ "vmid": 100 }), &guest), none);
+    let same = json!({
+        "vmid": 100, "cores": 4, "memory": 2048, "tags": ["WEB", "prod"], "state": "running", "node": "pve1",
+        "net0": { "bridge": "vmbr0", "firewall": true }, "scsi0": { "storage": "local-lvm", "size": "32768M" },
+        // What the guest does not say, and PVE takes for granted.
+        "onboot": false, "sockets": 1, "bios": "seabios", "agent": false, "unset": ["balloon", "net1", "net0.tag"],
+    });
+    assert_eq!(changes(same, &guest), none);
+    let other = json!({
+        "vmid": 100, "cores": 8, "onboot": true, "net0": { "bridge": "vmbr1", "tag": 5 }, "state": "stopped", "node": "pve2",
+        "scsi0": { "storage": "ceph", "size": "16G" }, "scsi1": { "storage": "ceph", "size": "1G" },
+        "unset": ["tags", "net0.firewall"], "description": "secret",
+    });
+    let shown = changes(other, &guest);
+    assert_eq!(
+        shown.iter().filter(|text| !text.starts_with("description")).collect::<Vec<_>>(),
+        [
+            "cores: 4 → 8",
+            "net0.bridge: vmbr0 → vmbr1",
+            "net0.firewall: 1 → (absent)",
+            "net0.tag: (absent) → 5",
+            "node: pve1 → pve2",
+            "onboot: (absent) → 1",
+            "scsi0.size: 32G → 16G [impossible: Proxmox VE can't shrink a volume; desire the size that it has, or move the data \
+             to a new guest]",
+            "scsi0.storage: local-lvm → ceph",
+            "scsi1: (absent) → size=1G,storage=ceph",
+            "state: running → stopped",
+            "tags: prod;web → (absent)",
+        ]
+    );
+    assert!(!shown.join(" ").contains("secret"), "{shown:?}");
+}
+
+#[test]
+fn what_waits_for_a_restart_is_told_apart() {
+    let guest = live(GuestType::Qemu, 100, &[("cores", "2"), ("memory", "512"), ("balloon", "0")]);
+    let desired = vm(json!({ "vmid": 100, "cores": 4, "memory": 1024, "unset": ["balloon"] })).unwrap();
+    let pending = BTreeMap::from([("cores".to_owned(), Some("4".to_owned())), ("balloon".to_owned(), None)]);
+    let found = diff(&desired.guests["vm-100"], &guest, &pending, TagStyle::default());
+    let classes: Vec<_> =
+        found.changes.iter().map(|change| (change.field.as_str(), change.class.clone())).collect();
+    assert_eq!(
+        classes,
+        [
+            ("balloon", Class::PendingRestart),
+            ("cores", Class::PendingRestart),
+            ("memory.current", Class::Drift)
+        ]
+    );
+    assert!(!found.noop());
+}
+
+#[test]
+fn a_guest_that_is_gone_or_another_is_a_finding() {
+    let desired = vm(json!({ "vmid": 100, "cores": 4 })).unwrap();
+    let guest = &desired.guests["vm-100"];
+    assert_eq!(missing(guest).changes[0].class, Class::Missing);
+    let container = live(GuestType::Lxc, 100, &[("cores", "4")]);
+    let found = diff(guest, &container, &BTreeMap::new(), TagStyle::default());
+    assert_eq!(found.changes.len(), 1);
+    assert_eq!(found.changes[0].class, Class::IdentityConflict);
+    let gone = vm(json!({ "vmid": 100, "tombstone": true })).unwrap();
+    assert!(missing(&gone.guests["vm-100"]).noop());
+}
+
+#[test]
+fn the_datacenter_says_whether_the_case_of_tags_counts() {
+    let guest = live(GuestType::Qemu, 100, &[("tags", "Web")]);
+    let desired = vm(json!({ "vmid": 100, "tags": ["web"] })).unwrap();
+    let noop = |case_sensitive| {
+        diff(&desired.guests["vm-100"], &guest, &BTreeMap::new(), TagStyle { case_sensitive }).noop()
+    };
+    assert!(noop(false) && !noop(true));
+}
+
+#[test]
+fn what_is_discovered_is_as_desired() {
+    let machine = live(
+        GuestType::Qemu,
+        101,
+        &[
+            ("agent", "enabled=1,fstrim_cloned_disks=1"),
+            ("boot", "order=scsi0;net0"),
+            ("cipassword", "**********"),
+            ("cpu", "host,flags=+aes"),
+            ("description", "line one\nline two"),
+            ("digest", "84f7"),
+            ("efidisk0", "data:101/vm-101-disk-0.raw,efitype=4m,pre-enrolled-keys=0,size=528K"),
+            ("ide0", "data:101/vm-101-cloudinit.qcow2,media=cdrom,size=4M"),
+            ("ide2", "none,media=cdrom"),
+            ("memory", "512"),
+            ("net1", "e1000=AA:BB:CC:00:11:22,bridge=vmbr0,link_down=1,rate=12.5"),
+            ("scsi0", "data:101/vm-101-disk-1.qcow2,backup=0,cache=writeback,size=1536M,ssd=1"),
+            ("smbios1", "uuid=11111111-2222-3333-4444-555555555555"),
+            ("sshkeys", "ssh-ed25519%20AAAA%2F%20a%40b%0Assh-rsa%20BBBB%20c%40d"),
+            ("tags", " "),
+            ("unknown", "x"),
+            ("unused0", "data:101/vm-101-disk-2.raw"),
+        ],
+    );
+    let container = live(
+        GuestType::Lxc,
+        200,
+        &[
+            ("description", "x\ny\n"),
+            ("features", "nesting=1"),
+            ("lxc", "[[\"lxc.a\",\"b\"]]"),
+            ("mp0", "local:200/vm-200-disk-1.raw,mp=/data,backup=1,size=1G"),
+            ("mp9", "/srv/shared,mp=/mnt/shared"),
+            ("net0", "name=eth0,bridge=vmbr0,firewall=1,hwaddr=BC:24:11:16:67:69,ip=dhcp,type=veth"),
+            ("rootfs", "local:200/vm-200-disk-0.raw,size=3G"),
+        ],
+    );
+    for guest in [machine, container] {
+        let (found, left_out) = guest_as_desired(&guest, Omit::default());
+        let mut desired = Desired {
+            cluster: cluster(),
+            node: None,
+            guests: BTreeMap::from([(found.uid.clone(), found)]),
+            sections: BTreeMap::new(),
+        };
+        let document = serde_json::to_string(&to_document(&desired)).unwrap();
+        assert!(!document.contains("****") && !document.contains("vm-101-disk"), "{document}");
+        let read = from_document(&read(&document, Form::Json).unwrap(), &cluster()).unwrap();
+        assert_eq!(read, desired, "{document}");
+        let (_, same) = desired.guests.pop_first().unwrap();
+        let none = diff(&same, &guest, &BTreeMap::new(), TagStyle::default());
+        assert!(none.noop(), "{none}");
+        assert!(!left_out.is_empty(), "what is left out is told");
+    }
+}
