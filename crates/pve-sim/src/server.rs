@@ -478,10 +478,9 @@ fn exchange(
         return Answer::bare(501, format!("method '{}' not available", parts.method));
     }
     let query = parts.uri.query().unwrap_or_default();
-    let mut parameters: BTreeMap<String, String> =
-        url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let mut parameters = joined(url::form_urlencoded::parse(query.as_bytes()).into_owned());
     match body_parameters(&parts.headers, bytes) {
-        Ok(more) => parameters.extend(more),
+        Ok(more) => parameters.extend(joined(more)),
         Err(refusal) => return refusal,
     }
     let method = parts.method.as_str();
@@ -510,6 +509,21 @@ fn exchange(
             }
         }
     }
+}
+
+/// Parameters by name. One that is repeated has its values with a zero byte between them, as PVE takes lists.
+fn joined(pairs: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let mut parameters: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in pairs {
+        match parameters.get_mut(&name) {
+            Some(have) => {
+                have.push('\0');
+                have.push_str(&value);
+            }
+            None => drop(parameters.insert(name, value)),
+        }
+    }
+    parameters
 }
 
 /// Answers a request as the server does, without a connection.

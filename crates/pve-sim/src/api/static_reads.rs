@@ -253,10 +253,37 @@ pub fn cluster_log(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::rows(rows))
 }
 
-pub fn notification_targets(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([{
-        "comment": "Send mails to root@pam's email address", "name": "mail-to-root", "origin": "builtin", "type": "sendmail",
-    }])))
+/// What a further node needs to know to join.
+pub fn join_information(call: &Call<'_>) -> Result<Answer, Answer> {
+    if call.state.cluster_name.is_none() {
+        return fail("node is not in a cluster, no join info available!");
+    }
+    let nodes: Vec<Value> = call
+        .state
+        .nodes
+        .values()
+        .map(|node| {
+            json!({
+                "name": *node.name, "nodeid": node.id, "pve_addr": node.ip, "pve_fp": node.fingerprint, "quorum_votes": 1, "ring0_addr": node.ip,
+            })
+        })
+        .collect();
+    let totem = totem(call)?.body.to_json()["data"].clone();
+    Ok(Answer::ok(json!({
+        "config_digest": digest_of(&json!(nodes)), "nodelist": nodes, "preferred_node": call.local_node,
+        "totem": totem,
+    })))
+}
+
+/// There is no ACME account.
+pub fn no_acme_account(call: &Call<'_>) -> Result<Answer, Answer> {
+    let name = call.parameters.get("name").map_or("default", String::as_str);
+    fail(format!("ACME account config file '{name}' does not exist."))
+}
+
+/// Nothing has been gathered to be pulled.
+pub fn no_metrics(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!({"data": []})))
 }
 
 /// The next runs of a calendar event: the format has been checked by now.

@@ -44,6 +44,8 @@ pub(super) fn prepare(recording: &Recording) -> Prepared {
     let id = who.strip_suffix(" (token)").or_else(|| who.strip_suffix(" (ticket)")).unwrap_or(ROOT);
     let mut state = State::empty();
     state.cluster_name = Some("rig".to_owned());
+    // Where a genuine answer breaks PVE's schema, the answer wins.
+    state.odd = true;
     let mut maker = Maker {
         state,
         recording,
@@ -567,6 +569,14 @@ impl Maker<'_> {
             if !user.is_empty() {
                 self.ensure_user(&user);
             }
+        }
+        // Who changes passwords and second factors confirmed with the own password.
+        let confirmed = if template == "/access/password" { "confirmation-password" } else { "password" };
+        let confirms = template == "/access/password" || template.starts_with("/access/tfa/");
+        let password = text(self, confirmed);
+        if confirms && self.ok() && !password.is_empty() {
+            let caller = self.principal.user().to_owned();
+            self.ensure_user(&caller).password = Some(password);
         }
         for group in split_list(&text(self, "groups")).filter(|_| !absent) {
             self.state.access.groups.insert(group.to_owned(), None);

@@ -415,6 +415,8 @@ pub struct State {
     pub unmeasured_points: u64,
     /// Nodes that start from a BIOS rather than from EFI.
     pub legacy_boot: BTreeSet<String>,
+    /// Whether a test has put in what no PVE would send: then answers are not held to PVE's schema.
+    pub odd: bool,
 }
 
 impl State {
@@ -455,6 +457,7 @@ impl State {
             collections: BTreeMap::new(),
             unmeasured_points: 60,
             legacy_boot: BTreeSet::new(),
+            odd: false,
         }
     }
 
