@@ -488,6 +488,43 @@ fn sets_and_aliases_are_named_without_regard_to_what_is_gone() {
 }
 
 #[test]
+fn interfaces_share_neither_gateway_nor_port_and_keep_what_is_not_given() {
+    let world = rig();
+    let net = "/nodes/pve1/network";
+    for (request, expected) in [
+        (format!("POST {net} iface=vmbr0&type=bridge"), "iface: interface already exists"),
+        (
+            format!("POST {net} iface=vmbr9&type=bridge&cidr=10.9.0.1/24&gateway=10.9.0.254"),
+            "gateway: Default gateway already exists on interface 'vmbr0'.",
+        ),
+        (
+            format!("POST {net} iface=bond0&type=bond&slaves=eno1"),
+            "slaves: eno1 is already used on interface 'vmbr0'.",
+        ),
+        (
+            format!("POST {net} iface=vmbr9&type=bridge&cidr=10.9.0.1/24&address=10.9.0.1&netmask=24"),
+            "address: address conflicts with cidr",
+        ),
+        (
+            format!("POST {net} iface=vmbr9&type=OVSBridge"),
+            "500 Open VSwitch is not installed (need package 'openvswitch-switch')",
+        ),
+        (format!("PUT {net}/none type=bridge"), "iface: interface does not exist"),
+        (format!("DELETE {net}/none"), "iface: interface does not exist"),
+        (format!("POST {net} iface=vmbr9&type=bridge&autostart=1&cidr6=fd00::1/64&mtu=1400"), "ok"),
+        (format!("PUT {net}/vmbr9 type=bridge&comments=x"), "ok"),
+    ] {
+        assert_eq!(said(&send(&world, "root@pam", &request)), expected, "{request}");
+    }
+    let have = data(&world, &format!("{net}/vmbr9"));
+    assert_eq!(have["autostart"], 1);
+    assert!(!have["mtu"].is_null());
+    assert_eq!((&have["method6"], &have["cidr6"]), (&json!("manual"), &Value::Null));
+    assert!(send(&world, "root@pam", &format!("DELETE {net}")).is_ok());
+    assert!(world.get(&format!("{net}/vmbr9")).body.to_json()["errors"].is_object());
+}
+
+#[test]
 fn storages_have_what_their_type_has() {
     let world = rig();
     as_root(
@@ -600,7 +637,10 @@ fn sdn_mappings_metrics_and_notifications_have_words_of_their_own() {
             ("DELETE /cluster/sdn/vnets/v1", "ok"),
             ("PUT /cluster/sdn", "ok"),
             ("GET /cluster/mapping/pci/none", "500 mapping 'none' not found"),
-            ("POST /cluster/mapping/pci id=gpu&description=d&map=node=pve1,path=0000:01:00.0,id=10de:1234", "ok"),
+            (
+                "POST /cluster/mapping/pci id=gpu&description=d&map=node=pve1,path=0000:01:00.0,id=10de:1234",
+                "ok",
+            ),
             (
                 "POST /cluster/mapping/pci id=gpu&map=node=pve1,path=0000:01:00.0,id=10de:1234",
                 "500 create hardware mapping failed: pci ID 'gpu' already defined",

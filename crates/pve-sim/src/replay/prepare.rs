@@ -637,6 +637,15 @@ impl Maker<'_> {
                 self.state.ha_groups.insert(group, serde_json::Map::new());
             }
         }
+        // No other interface has what one is given.
+        if template.starts_with("/nodes/{node}/network") && self.recording.method != "GET" && self.ok() {
+            let interfaces = self.state.interfaces.entry(node.clone()).or_default();
+            for interface in interfaces.values_mut() {
+                for key in ["gateway", "gateway6", "bridge_ports", "slaves"] {
+                    interface.remove(key);
+                }
+            }
+        }
         if template.starts_with("/cluster/replication") {
             let id = text(self, "id");
             let vmid = id.split('-').next().and_then(|vmid| vmid.parse().ok());
