@@ -131,11 +131,19 @@ pub fn checked_answers() -> usize {
     CHECKED.load(Ordering::Relaxed)
 }
 
+/// The schema's file, if answers are to be checked: `api-schema-8.4.json` in the folder that `PVEGRAPH_RECORDINGS` names, else
+/// what [`SCHEMA_VARIABLE`] names. Without the latter nothing is checked.
+pub fn schema_file() -> Option<PathBuf> {
+    let named = PathBuf::from(std::env::var_os(SCHEMA_VARIABLE)?);
+    let folder = std::env::var_os("PVEGRAPH_RECORDINGS").map(PathBuf::from);
+    Some(folder.map_or(named, |folder| folder.join("api-schema-8.4.json")))
+}
+
 /// The schema that the environment names. One that is named and absent is passed over, except in CI.
 fn of_environment() -> Option<&'static Contract> {
     static CONTRACT: OnceLock<Option<Contract>> = OnceLock::new();
     let read = || {
-        let file = PathBuf::from(std::env::var_os(SCHEMA_VARIABLE)?);
+        let file = schema_file()?;
         match Contract::read(&file) {
             Ok(contract) => Some(contract),
             Err(error) if std::env::var("CI").as_deref() == Ok("true") => {

@@ -60,7 +60,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use answer::{Answer, Body, Rows};
 pub use api::routes::templates;
-pub use contract::{Contract, ContractError, SCHEMA_VARIABLE, checked_answers};
+pub use contract::{Contract, ContractError, SCHEMA_VARIABLE, checked_answers, schema_file};
 pub use counters::Counters;
 pub use faults::{Fault, FaultRule, Faults};
 pub use recorded::{RecordedError, RecordedEstate};

@@ -666,6 +666,9 @@ fn sdn_mappings_metrics_and_notifications_have_words_of_their_own() {
             ),
             ("GET /cluster/acme/plugins/none", "500 ACME plugin 'none' not defined"),
             ("GET /cluster/acme/account/none", "500 ACME account config file 'none' does not exist."),
+            ("GET /cluster/notifications/matcher-field-values", "ok"),
+            ("GET /nodes/pve1/ceph/osd", "500 binary not installed: /usr/bin/ceph-mon"),
+            ("PUT /cluster/ceph/flags/noout value=1", "500 binary not installed: /usr/bin/ceph-mon"),
             ("GET /cluster/ceph/metadata", "500 binary not installed: /usr/bin/ceph-mon"),
             ("POST /cluster/replication id=999-0&type=local&target=pve2", "500 Guest '999' does not exists."),
             (

@@ -205,6 +205,11 @@ pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
     fail("binary not installed: /usr/bin/ceph-mon")
 }
 
+/// No node has Ceph whose flags could be set.
+pub fn no_ceph_to_change(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    no_ceph(&act.call())
+}
+
 pub fn log_lines(call: &Call<'_>) -> Result<Answer, Answer> {
     on_node(call, json!([{"n": 1, "t": "no content"}]))
 }
@@ -413,4 +418,13 @@ pub fn changelog(call: &Call<'_>) -> Result<Answer, Answer> {
 
 pub fn matcher_fields(_: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(["hostname", "job-id", "type"].iter().map(|name| json!({"name": name})).collect()))
+}
+
+/// The values that notifications can be matched by: kinds, nodes and backup jobs.
+pub fn matcher_values(call: &Call<'_>) -> Result<Answer, Answer> {
+    let kinds = ["fencing", "package-updates", "replication", "system-mail", "vzdump"];
+    let mut rows: Vec<Value> = kinds.iter().map(|kind| json!({"field": "type", "value": kind})).collect();
+    rows.extend(call.state.nodes.keys().map(|node| json!({"field": "hostname", "value": node})));
+    rows.extend(call.state.jobs.keys().map(|job| json!({"field": "job-id", "value": job})));
+    Ok(Answer::ok(Value::Array(rows)))
 }
