@@ -10,7 +10,7 @@ pub mod disks;
 mod guests;
 mod migrate;
 mod power;
-mod snapshots;
+pub(crate) mod snapshots;
 mod storage;
 
 pub(crate) use guests::{NO_CONFIG, template};
