@@ -39,7 +39,10 @@ pub(super) fn some(state: &mut State, vmid: u32) {
     let Some(guest) = state.guests.get(&vmid) else { return };
     let mut random = ChaCha8Rng::seed_from_u64(state.seed ^ (u64::from(vmid) << 32));
     random.set_stream(STREAM);
-    if !random.random_bool(SHARE) || guest.is_template() || !crate::work::snapshots::can_snapshot(state, guest) {
+    if !random.random_bool(SHARE)
+        || guest.is_template()
+        || !crate::work::snapshots::can_snapshot(state, guest)
+    {
         return;
     }
     let has_memory = guest.kind == GuestKind::Qemu && guest.power == Power::Running;
