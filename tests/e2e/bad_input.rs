@@ -43,7 +43,7 @@ fn world() -> World {
             .power(Power::Running)
             .config("cores", 4)
             .config("sockets", 2)
-            .config("memory", 4096)
+            .config("memory", "4096")
             .config("onboot", 1)
             .config("tags", "prod;web")
             .disk("scsi0", "local-lvm", 8, "backup=0,cache=writeback")

@@ -36,6 +36,9 @@ macro_rules! endpoints {
                 }
             )*
         }
+
+        /// The names of all endpoints, for tests that must not forget one.
+        pub const ENDPOINTS: &[&str] = &[$(stringify!($name)),*];
     };
 }
 

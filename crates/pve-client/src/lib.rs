@@ -21,6 +21,7 @@ pub mod wire;
 pub use auth::{Auth, TokenId, TokenIdParseError};
 pub use client::{PveClient, Stats};
 pub use config::{ClientConfig, Concurrency, Timeouts};
+pub use endpoints::ENDPOINTS;
 pub use error::{ApiError, ErrorKind};
 pub use failure::{FailureClass, StatusAnswer};
 pub use malformed::Malformed;

@@ -7,9 +7,9 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pve_sim::{World, WorldSpec};
+use pve_sim::{Contract, World, WorldSpec};
 use serde_json::Value;
-use support::schema::Schema;
+use support::schema::schema as read_schema;
 use support::{genuine_reads, recordings};
 
 /// A place in a row and its JSON type. Keys that name things rather than fields are `*`.
@@ -64,7 +64,7 @@ struct Seen {
     always: BTreeMap<String, BTreeSet<String>>,
 }
 
-fn observe(reads: &[(String, Value)], schema: &Schema) -> Seen {
+fn observe(reads: &[(String, Value)], schema: &Contract) -> Seen {
     let mut seen = Seen::default();
     for (path, json) in reads {
         let Some(template) = schema.template(path) else { continue };
@@ -91,7 +91,7 @@ fn is_free_form(template: &str) -> bool {
 #[test]
 fn simulated_rows_look_like_genuine_ones() {
     let Some(folder) = recordings("simulated_rows_look_like_genuine_ones") else { return };
-    let schema = Schema::read(&folder);
+    let schema = read_schema(&folder);
     let reads: Vec<(String, Value)> =
         genuine_reads(&folder).into_iter().map(|read| (read.path, read.json)).collect();
     let genuine = observe(&reads, &schema);

@@ -176,7 +176,7 @@ fn world() -> World {
                 .node(&name)
                 .power(Power::Running)
                 .config("cores", 2)
-                .config("memory", 2048)
+                .config("memory", "2048")
                 .config("tags", "prod")
                 .disk("scsi0", "local-lvm", 8, "")
                 .disk("scsi1", "nfs-vm", 4, "backup=0")

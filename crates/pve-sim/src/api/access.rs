@@ -20,13 +20,18 @@ fn privileges_json(held: Held) -> Map<String, Value> {
 pub fn permissions(call: &Call<'_>) -> Result<Answer, Answer> {
     let of = call.text("userid");
     let asked = if of.is_empty() { call.principal.clone() } else { Principal::parse(of) };
-    if asked != *call.principal && !call.allows("/access", &["Sys.Audit"]) {
+    let own_token = matches!(call.principal, Principal::User(user) if *user == asked.user());
+    if asked != *call.principal && !own_token && !call.allows("/access", &["Sys.Audit"]) {
         return Err(Answer::forbidden("/access", &["Sys.Audit"]));
     }
-    let mut data = Map::new();
     let path = call.text("path");
-    let paths = if path.is_empty() { call.state.permission_paths() } else { [path.to_owned()].into() };
-    for path in paths {
+    if !path.is_empty() {
+        // A path that was asked for is there even where nothing is held.
+        let held = privileges_json(call.state.held(&asked, path));
+        return Ok(Answer::ok(json!({path: held})));
+    }
+    let mut data = Map::new();
+    for path in call.state.permission_paths() {
         let held = privileges_json(call.state.held(&asked, &path));
         if !held.is_empty() {
             data.insert(path, Value::Object(held));
@@ -35,27 +40,28 @@ pub fn permissions(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(Value::Object(data)))
 }
 
+/// Whether the caller may see a user: itself, and with rights on `/access/groups` or on a group of the user's.
+pub fn sees_user(call: &Call<'_>, id: &str, user: &crate::world::access::User) -> bool {
+    let wanted = ["User.Modify", "Sys.Audit"];
+    matches!(call.principal, Principal::User(own) if own == id)
+        || call.allows("/access/groups", &wanted)
+        || user.groups.iter().any(|group| call.allows(&format!("/access/groups/{group}"), &wanted))
+}
+
 /// The users that the caller may see: all with `Sys.Audit` or `User.Modify` on `/access/groups`, else only itself.
 pub fn users(call: &Call<'_>) -> Result<Answer, Answer> {
-    let all = call.allows("/access/groups", &["User.Modify", "Sys.Audit"]);
     let wanted = call.text("enabled");
     let mut rows = Rows::default();
     for (id, user) in &call.state.access.users {
-        let itself = matches!(call.principal, Principal::User(own) if own == id);
-        if !(all || itself) || !wanted.is_empty() && (wanted == "1") != user.enabled {
+        if !sees_user(call, id, user) || !wanted.is_empty() && (wanted == "1") != user.enabled {
             continue;
         }
-        let realm = id.split_once('@').map_or("", |(_, realm)| realm);
-        let mut row = json!({"enable": u8::from(user.enabled), "expire": user.expire, "userid": id});
+        let mut row = Value::Object(user.shown());
+        row["userid"] = json!(id);
         // A user of a realm that there is not has no type.
-        if matches!(realm, "pam" | "pve") {
-            row["realm-type"] = json!(realm);
-        }
-        for (key, value) in &user.about {
-            row[key.as_str()] = json!(value);
-        }
-        if user.totp.is_some() {
-            row["keys"] = json!("x");
+        let realm = id.rsplit_once('@').and_then(|(_, realm)| call.state.access.realms.get(realm));
+        if let Some(kind) = realm.and_then(|realm| realm.get("type")) {
+            row["realm-type"] = kind.clone();
         }
         if call.flag("full") {
             let token = |(name, token): (&String, &crate::world::access::Token)| {
@@ -92,7 +98,7 @@ pub fn acl(call: &Call<'_>) -> Result<Answer, Answer> {
     let all = call.allows("/access", &["Sys.Audit"]);
     let mut rows = Rows::default();
     for (path, entries) in &call.state.access.acl {
-        if !all && !call.allows(path, &["Permissions.Modify"]) {
+        if !all && super::checks::modify(call, path).is_err() {
             continue;
         }
         for entry in entries {
@@ -109,31 +115,46 @@ pub fn acl(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::rows(rows))
 }
 
-/// What the login tells a client of the user's rights, grouped for the web interface: in each group those that the user
-/// holds at any path below it.
+/// What the login tells a client of the user's rights, grouped for the web interface by the first part of the paths at which
+/// there are entries.
 pub fn capabilities(state: &crate::world::state::State, principal: &Principal) -> Value {
-    let groups: [(&str, &str, &[&str]); 7] = [
-        ("access", "/access", &["User.", "Group.", "Permissions.Modify"]),
-        ("dc", "/", &["Sys.Audit", "Sys.Modify", "SDN."]),
-        ("mapping", "/mapping", &["Mapping.", "Permissions.Modify"]),
-        ("nodes", "/nodes", &["Sys.", "Permissions.Modify"]),
-        ("sdn", "/sdn", &["SDN.", "Permissions.Modify"]),
-        ("storage", "/storage", &["Datastore.", "Permissions.Modify"]),
-        ("vms", "/vms", &["VM.", "Permissions.Modify"]),
+    let groups: [(&str, &[&str]); 7] = [
+        ("access", &["User.", "Group.", "Permissions.Modify"]),
+        ("dc", &["Sys.Audit", "Sys.Modify", "SDN."]),
+        ("mapping", &["Mapping.", "Permissions.Modify"]),
+        ("nodes", &["Sys.", "Permissions.Modify"]),
+        ("sdn", &["SDN.", "Permissions.Modify"]),
+        ("storage", &["Datastore.", "Permissions.Modify"]),
+        ("vms", &["VM.", "Permissions.Modify"]),
     ];
-    let paths = state.permission_paths();
-    let mut capabilities = Map::new();
-    for (group, root, wanted) in groups {
-        let below = |path: &&str| *path == root || root != "/" && path.starts_with(&format!("{root}/"));
-        let places = paths.iter().map(String::as_str).chain([root]).filter(below);
-        let mut held = Map::new();
-        for place in places {
-            let have = state.held(principal, place).privileges;
-            for name in have.names().filter(|name| wanted.iter().any(|prefix| name.starts_with(prefix))) {
-                held.insert(name.to_owned(), json!(1));
+    let mut held: Map<String, Value> =
+        groups.iter().map(|(group, _)| ((*group).to_owned(), json!({}))).collect();
+    let required = ["/", "/nodes", "/access/groups", "/vms", "/storage", "/sdn", "/mapping"];
+    let mut paths: std::collections::BTreeSet<String> =
+        required.iter().map(|path| (*path).to_owned()).collect();
+    for path in state.access.acl.keys() {
+        paths.extend(crate::world::access::ancestors(path).map(|(place, _)| place.to_owned()));
+    }
+    for path in paths {
+        let top = path.split('/').nth(1).filter(|top| !top.is_empty()).unwrap_or("dc");
+        for name in state.held(principal, &path).privileges.names() {
+            // What is held on a pool is held on guests and storages.
+            let into: &[&str] = match top {
+                "pool" if name.starts_with("VM.") => &["vms"],
+                "pool" if name.starts_with("Datastore.") => &["storage"],
+                "pool" if name == "Permissions.Modify" => &["storage", "vms"],
+                "pool" => &[],
+                _ => &[top],
+            };
+            for group in into {
+                let fits = groups.iter().any(|(one, wanted)| {
+                    one == group && (top == "pool" || wanted.iter().any(|prefix| name.starts_with(prefix)))
+                });
+                if fits {
+                    held[*group][name] = json!(1);
+                }
             }
         }
-        capabilities.insert(group.to_owned(), Value::Object(held));
     }
-    Value::Object(capabilities)
+    Value::Object(held)
 }

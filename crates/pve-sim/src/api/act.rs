@@ -150,6 +150,8 @@ pub(crate) fn typed(method: &schema::Method, name: &str, value: &str) -> Value {
         Some(schema::Kind::Integer | schema::Kind::Boolean) => {
             value.parse::<i64>().map_or_else(|_| Value::from(value), Value::from)
         }
+        // A parameter that may be repeated arrives as its values with a zero byte between them.
+        Some(schema::Kind::List) => value.split('\0').map(Value::from).collect(),
         Some(schema::Kind::Number) => value.parse::<f64>().map_or_else(|_| Value::from(value), Value::from),
         _ => Value::from(value),
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Call;
 use crate::answer::Answer;
-use crate::schema::Declared;
+use crate::schema::{Declared, split_list};
 use crate::world::access::{Principal, ROOT};
 
 /// 403 unless the caller may call the method.
@@ -13,13 +13,14 @@ pub fn privileges(declared: &Declared, call: &Call<'_>) -> Result<(), Answer> {
     if method.no_token && matches!(call.principal, Principal::Token(..)) {
         return Err(ticket_only(declared.template));
     }
-    if method.user.as_deref().is_some_and(|user| matches!(user, "all" | "world")) {
+    if method.user.as_deref().is_some_and(|user| matches!(user, "all" | "world"))
+        || matches!(call.principal, Principal::User(user) if user == ROOT)
+    {
         return Ok(());
     }
     match &method.check {
-        Some(check) => evaluate(check, call),
+        Some(check) => evaluate(check, call, false).map(drop),
         // What declares nothing is for the superuser alone.
-        None if matches!(call.principal, Principal::User(user) if user == ROOT) => Ok(()),
         None => Err(Answer::error(403, "Permission check failed (user != root@pam)")),
     }
 }
@@ -40,58 +41,118 @@ pub fn plain() -> Answer {
     Answer::error(403, "Permission check failed")
 }
 
-fn evaluate(check: &Value, call: &Call<'_>) -> Result<(), Answer> {
+/// One expression. A quiet one says only whether it holds; the others refuse with their own text.
+///
+/// What PVE answers 0 to without a refusal is granted nevertheless: nobody looks at it.
+fn evaluate(check: &Value, call: &Call<'_>, quiet: bool) -> Result<bool, Answer> {
     let parts = check.as_array().map(Vec::as_slice).unwrap_or_default();
-    let Some((kind, rest)) = parts.split_first() else { return Ok(()) };
+    let Some((kind, rest)) = parts.split_first() else { return Ok(true) };
     let text = |at: usize| rest.get(at).and_then(Value::as_str);
     let names = |at: usize| -> Vec<&str> {
         rest.get(at).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     };
+    // Options follow in pairs.
+    let option = |name: &str| rest.iter().position(|one| one == name).and_then(|at| rest.get(at + 1));
+    let held = |found: Result<(), Answer>| match found {
+        Err(_) if quiet => Ok(false),
+        found => found.map(|()| true),
+    };
     match kind.as_str().unwrap_or_default() {
-        "and" => rest.iter().try_for_each(|one| evaluate(one, call)),
-        "or" if rest.iter().any(|one| evaluate(one, call).is_ok()) => Ok(()),
-        "or" => Err(plain()),
+        // Its parts refuse by themselves, even where it stands among alternatives.
+        "and" => rest.iter().try_for_each(|one| evaluate(one, call, false).map(drop)).map(|()| true),
+        "or" => {
+            for one in rest {
+                if evaluate(one, call, true)? {
+                    return Ok(true);
+                }
+            }
+            held(Err(plain()))
+        }
         "perm" => {
+            let needed = option("require_param").and_then(Value::as_str);
+            if needed.is_some_and(|name| !call.parameters.contains_key(name)) {
+                return held(Err(plain()));
+            }
             let path = fill(text(0).unwrap_or_default(), call);
-            let option = |name: &str| {
-                let at = rest.iter().skip(2).position(|one| one == name)?;
-                rest.get(at + 3)
-            };
-            // An alternative by a parameter is none where that is not given.
-            if option("require_param").and_then(Value::as_str).is_some_and(|name| call.text(name).is_empty())
-            {
-                return Err(plain());
-            }
-            let any = option("any").is_some();
-            require(call, &path, &names(1), any)
+            held(require(call, &path, &names(1), option("any").is_some()))
         }
-        "userid-param" => match text(0) {
-            // A token is not its user.
-            Some("self") if call.text("userid") == call.principal.id() => Ok(()),
-            Some("self") | None => Err(plain()),
-            Some(privilege) => {
-                let realm = call.text("userid").rsplit_once('@').map_or("pam", |(_, realm)| realm);
-                require(call, &format!("/access/realm/{realm}"), &[privilege], false)
+        "userid-param" if text(0) == Some("self") => {
+            let itself = matches!(call.principal, Principal::User(own) if own == call.text("userid"));
+            match user_exists(call) {
+                Ok(()) if itself => Ok(true),
+                Ok(()) => held(Err(plain())),
+                missing => held(missing),
             }
+        }
+        "userid-param" => {
+            let realm = call.text("userid").rsplit_once('@').map_or("pam", |(_, realm)| realm);
+            held(require(call, &format!("/access/realm/{realm}"), &[text(0).unwrap_or_default()], false))
+        }
+        "userid-group" => held(user_groups(call, &names(0), option("groups_param").and_then(Value::as_str))),
+        "perm-modify" => match normal_path(&fill(text(0).unwrap_or_default(), call)) {
+            Some(path) => held(modify(call, &path)),
+            // The handler refuses it.
+            None => Ok(true),
         },
-        "userid-group" => user_groups(call, &names(0)),
-        "perm-modify" => {
-            let path = fill(text(0).unwrap_or_default(), call);
-            require(call, &path, &["Permissions.Modify"], false)
-        }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 
-/// Rights over a user come from `/access/groups`, or from one of the user's groups.
-fn user_groups(call: &Call<'_>, privileges: &[&str]) -> Result<(), Answer> {
-    let of_user = call.state.access.users.get(call.text("userid")).map(|user| &user.groups);
-    let of_group = |group: &String| call.allows(&format!("/access/groups/{group}"), privileges);
-    if call.allows("/access/groups", privileges) || of_user.is_some_and(|groups| groups.iter().any(of_group))
-    {
+fn user_exists(call: &Call<'_>) -> Result<(), Answer> {
+    let id = call.text("userid");
+    if call.state.access.users.contains_key(id) {
         return Ok(());
     }
-    Err(Answer::forbidden("/access/groups", privileges))
+    Err(Answer::error(500, format!("no such user ('{id}')")))
+}
+
+/// Rights over a user come from `/access/groups`, or from a group that the user is in. Whoever creates or changes the
+/// groups of a user needs them on each group given.
+fn user_groups(call: &Call<'_>, privileges: &[&str], groups: Option<&str>) -> Result<(), Answer> {
+    let exists = groups != Some("create");
+    if exists {
+        user_exists(call)?;
+    }
+    if call.allows("/access/groups", privileges) {
+        return Ok(());
+    }
+    let path = |group: &str| format!("/access/groups/{group}");
+    if groups.is_some() {
+        let mut given = split_list(call.text("groups")).peekable();
+        if given.peek().is_none() {
+            return Err(Answer::forbidden("/access/groups", privileges));
+        }
+        if let Some(group) = given.find(|group| {
+            !call.state.access.groups.contains_key(*group) || !call.allows(&path(group), privileges)
+        }) {
+            return Err(Answer::forbidden(&path(group), privileges));
+        }
+    }
+    let of_user = call.state.access.users.get(call.text("userid")).map(|user| &user.groups);
+    let may = of_user.is_some_and(|groups| groups.iter().any(|group| call.allows(&path(group), privileges)));
+    if exists && !may { Err(plain()) } else { Ok(()) }
+}
+
+/// Who may change permissions at a path: `Permissions.Modify`, or the right to allocate what the path names.
+pub fn modify(call: &Call<'_>, path: &str) -> Result<(), Answer> {
+    let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| !rest.is_empty());
+    let mut privileges = vec!["Permissions.Modify"];
+    for (root, more) in
+        [("/storage/", "Datastore.Allocate"), ("/vms/", "VM.Allocate"), ("/pool/", "Pool.Allocate")]
+    {
+        if below(root) {
+            privileges.push(more);
+        }
+    }
+    require(call, path, &privileges, true)
+}
+
+/// A path with single slashes and none at its end; `None` where it has characters that no path has.
+pub fn normal_path(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let fits = |character: char| character.is_alphanumeric() || matches!(character, '.' | '-' | '_');
+    let fits = !path.is_empty() && parts.iter().all(|part| part.chars().all(fits));
+    fits.then(|| format!("/{}", parts.join("/")))
 }
 
 /// All of the privileges, or any. The refusal names the first one that is missing, or all alternatives.

@@ -14,46 +14,106 @@ fn sid_of(guest: &Guest) -> String {
     format!("{}:{}", if guest.kind == GuestKind::Qemu { "vm" } else { "ct" }, guest.vmid)
 }
 
-/// A resource by its name; a plain number stands for the guest of that number.
-fn guest_of<'a>(call: &Call<'a>, sid: &str) -> Option<&'a Guest> {
-    let vmid: u32 = sid.rsplit(':').next()?.parse().ok()?;
-    call.state.guests.get(&vmid).filter(|guest| !sid.contains(':') || sid_of(guest) == sid)
+/// A resource by its name, `vm:100`. A plain number stands for the guest of that number, which must be there.
+fn parse_sid(call: &Call<'_>, given: &str) -> Result<(String, Option<u32>), Answer> {
+    match given.split_once(':') {
+        Some((_, name)) => Ok((given.to_owned(), name.parse().ok())),
+        None => match given.parse().ok().and_then(|vmid: u32| call.state.guests.get(&vmid)) {
+            Some(guest) => Ok((sid_of(guest), Some(guest.vmid))),
+            None => fail(format!("unable do add resource - VM/CT {given} does not exist")),
+        },
+    }
 }
 
+/// The guest of a resource that HA manages.
+fn managed_guest<'a>(call: &Call<'a>, sid: &str, vmid: Option<u32>) -> Option<&'a Guest> {
+    let guest = call.state.guests.get(&vmid?)?;
+    (guest.ha.is_some() && sid_of(guest) == sid).then_some(guest)
+}
+
+/// The digest of the file of all resources.
 fn digest(call: &Call<'_>) -> String {
-    let all: Vec<String> =
-        call.state.guests.values().filter(|guest| guest.ha.is_some()).map(sid_of).collect();
+    let all: Vec<String> = call
+        .state
+        .guests
+        .values()
+        .filter_map(|guest| Some(format!("{} {}", sid_of(guest), guest.ha.as_deref()?)))
+        .collect();
     digest_of(&json!([all, call.state.ha_settings.values().collect::<Vec<_>>()]))
+}
+
+const MODIFIED: &str = "detected modified configuration - file changed by other user? Try again.";
+
+/// What is configured of a resource. A group that there is not is an error in the row, and no refusal.
+fn resource_row(call: &Call<'_>, guest: &Guest, digest: &str) -> Map<String, Value> {
+    let sid = sid_of(guest);
+    let mut row = call.state.ha_settings.get(&sid).cloned().unwrap_or_default();
+    let kind = if guest.kind == GuestKind::Qemu { "vm" } else { "ct" };
+    row.insert("digest".to_owned(), json!(digest));
+    row.insert("sid".to_owned(), json!(sid));
+    row.insert("type".to_owned(), json!(kind));
+    row.insert("state".to_owned(), json!(guest.ha.as_deref()));
+    row
 }
 
 /// One resource.
 pub fn resource(call: &Call<'_>) -> Result<Answer, Answer> {
-    let sid = call.text("sid");
-    let Some(guest) = guest_of(call, sid).filter(|guest| guest.ha.is_some()) else {
-        return fail(format!("no such resource '{sid}'"));
-    };
-    let sid = sid_of(guest);
-    let mut row = call.state.ha_settings.get(&sid).cloned().unwrap_or_default();
-    let kind = if guest.kind == GuestKind::Qemu { "vm" } else { "ct" };
-    row.insert("digest".to_owned(), json!(digest(call)));
-    row.insert("sid".to_owned(), json!(sid));
-    row.insert("type".to_owned(), json!(kind));
-    row.insert("state".to_owned(), json!(guest.ha.as_deref()));
-    Ok(Answer::ok(Value::Object(row)))
+    let (sid, vmid) = parse_sid(call, call.text("sid"))?;
+    match managed_guest(call, &sid, vmid) {
+        Some(guest) => Ok(Answer::ok(Value::Object(resource_row(call, guest, &digest(call))))),
+        None => fail(format!("no such resource '{sid}'")),
+    }
+}
+
+/// The resources as a list.
+pub fn resources(call: &Call<'_>) -> Result<Answer, Answer> {
+    let digest = digest(call);
+    let mut rows = Rows::default();
+    for guest in call.state.guests.values().filter(|guest| guest.ha.is_some()) {
+        let mut row = resource_row(call, guest, &digest);
+        if !matches!(call.text("type"), "") && row.get("type") != Some(&json!(call.text("type"))) {
+            continue;
+        }
+        if let Some(group) = row.get("group").and_then(Value::as_str)
+            && !call.state.ha_groups.contains_key(group)
+        {
+            let text = format!("group '{group}' does not exist");
+            row.insert("errors".to_owned(), json!({"group": text}));
+        }
+        rows.push(&Value::Object(row));
+    }
+    Ok(Answer::rows(rows))
+}
+
+/// The type of a resource is in its name; one that is given besides must be the same.
+fn check_type(act: &Act<'_>, kind: &str) -> Result<(), Answer> {
+    match act.given("type") {
+        Some(given) if given != kind => fail("types does not match"),
+        _ => Ok(()),
+    }
 }
 
 /// `POST /cluster/ha/resources`. HA then brings the guest into the state asked for.
 pub fn add(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let given = act.text("sid").to_owned();
-    let call = act.call();
-    let Some(guest) = guest_of(&call, &given) else {
-        return fail(format!("resource '{given}' does not exist in cluster"));
+    let (sid, vmid) = parse_sid(&act.call(), act.text("sid"))?;
+    let (kind, name) = sid.split_once(':').unwrap_or_default();
+    check_type(act, kind)?;
+    if !matches!(kind, "vm" | "ct") {
+        return fail(format!("unknown section type '{kind}'"));
+    }
+    let Some(vmid) = vmid.filter(|_| name.len() > 1 && !name.starts_with('0')) else {
+        return fail("invalid VMID");
     };
-    let (sid, vmid, managed) = (sid_of(guest), guest.vmid, guest.ha.is_some());
-    if managed {
+    let Some(guest) = act.state.guests.get(&vmid) else {
+        return fail(format!("resource '{sid}' does not exist in cluster"));
+    };
+    if sid_of(guest) != sid {
+        let other = if kind == "vm" { "VM" } else { "container" };
+        return fail(format!("resource '{sid}' - guest with ID {vmid} is not a {other}"));
+    }
+    if guest.ha.is_some() {
         return fail(format!("create resource failed: resource ID '{sid}' already defined"));
     }
-    check_group(act)?;
     let settings = settings(act);
     act.state.ha_settings.insert(sid.clone(), settings);
     let state = act.given("state").unwrap_or("started").to_owned();
@@ -65,45 +125,61 @@ pub fn add(act: &mut Act<'_>) -> Result<Answer, Answer> {
     done()
 }
 
-fn check_group(act: &Act<'_>) -> Result<(), Answer> {
-    match act.given("group") {
-        Some(group) if !act.state.ha_groups.contains_key(group) => {
-            fail(format!("ha group '{group}' does not exist"))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn settings(act: &Act<'_>) -> Map<String, Value> {
     let kept = act.settings(&["sid", "type", "state", "delete", "digest"]);
     kept.iter().map(|(name, value)| (name.clone(), act.typed(name, value))).collect()
 }
 
-fn managed(act: &Act<'_>, verb: &str) -> Result<(String, u32), Answer> {
-    let sid = act.text("sid");
-    match guest_of(&act.call(), sid).filter(|guest| guest.ha.is_some()) {
-        Some(guest) => Ok((sid_of(guest), guest.vmid)),
-        None if verb == "delete" => fail(format!("cannot delete service '{sid}', not HA managed!")),
-        None => fail(format!("no such resource '{sid}'")),
+/// A resource in `error` takes no request but to be disabled.
+fn check_service_state(act: &Act<'_>, sid: &str, wanted: Option<&str>) -> Result<(), Answer> {
+    let in_error = act.state.ha_doing.get(sid).is_some_and(|doing| doing == "error");
+    if in_error && wanted != Some("disabled") {
+        return fail(format!("service '{sid}' in error state, must be disabled and fixed first"));
     }
+    Ok(())
 }
 
-/// `PUT …/{sid}`: the state asked for, or settings. A resource in `error` must be `disabled` first.
-pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let (sid, vmid) = managed(act, "update")?;
-    check_group(act)?;
-    if act.given("digest").is_some_and(|given| given != digest(&act.call())) {
-        return fail(
-            "update resource failed: detected modified configuration - file changed by other user? Try again.",
-        );
+/// What may be taken from a section: its options, less those that it cannot be without.
+fn check_deletes(act: &Act<'_>, options: &[&str], required: &[&str], verb: &str) -> Result<(), Answer> {
+    for key in split_list(act.text("delete")) {
+        if required.contains(&key) {
+            return fail(format!("{verb}: unable to delete required option '{key}'"));
+        }
+        if !options.contains(&key) {
+            return fail(format!("{verb}: no such option '{key}'"));
+        }
     }
-    let (changes, state) = (settings(act), act.given("state").map(str::to_owned));
+    Ok(())
+}
+
+/// `PUT …/{sid}`: the state asked for, or settings.
+pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let (sid, vmid) = parse_sid(&act.call(), act.text("sid"))?;
+    check_type(act, sid.split_once(':').unwrap_or_default().0)?;
+    if let Some(group) = act.given("group")
+        && !act.state.ha_groups.contains_key(group)
+    {
+        return fail(format!("HA group '{group}' does not exist"));
+    }
+    check_service_state(act, &sid, act.given("state"))?;
+    if act.given("digest").is_some_and(|given| given != digest(&act.call())) {
+        return fail(format!("update resource failed: {MODIFIED}"));
+    }
+    let Some(vmid) = managed_guest(&act.call(), &sid, vmid).map(|guest| guest.vmid) else {
+        return fail(format!("update resource failed: no such resource '{sid}'"));
+    };
+    let options = ["comment", "group", "max_relocate", "max_restart", "state"];
+    check_deletes(act, &options, &[], "update resource failed")?;
+    let (changes, mut state) = (settings(act), act.given("state").map(str::to_owned));
     let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
     let settings = act.state.ha_settings.entry(sid.clone()).or_default();
+    settings.extend(changes);
     for key in deletes {
+        if key == "state" {
+            state = Some("started".to_owned());
+        }
         settings.remove(&key);
     }
-    settings.extend(changes);
     if let Some(state) = state {
         let doing =
             if matches!(state.as_str(), "stopped" | "disabled") { "request_stop" } else { "request_start" };
@@ -117,7 +193,10 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
 }
 
 pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let (sid, vmid) = managed(act, "delete")?;
+    let (sid, vmid) = parse_sid(&act.call(), act.text("sid"))?;
+    let Some(vmid) = managed_guest(&act.call(), &sid, vmid).map(|guest| guest.vmid) else {
+        return fail(format!("cannot delete service '{sid}', not HA managed!"));
+    };
     act.state.ha_settings.remove(&sid);
     act.state.ha_doing.remove(&sid);
     if let Some(guest) = act.state.guests.get_mut(&vmid) {
@@ -126,24 +205,30 @@ pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
     done()
 }
 
-/// `POST …/{sid}/migrate` and `…/relocate`: a request that HA follows later.
+/// `POST …/{sid}/migrate` and `…/relocate`: a request that HA follows later. Nobody looks whether there is such a node.
 pub fn migrate(act: &mut Act<'_>) -> Result<Answer, Answer> {
-    let (sid, vmid) = managed(act, "migrate")?;
+    let (sid, vmid) = parse_sid(&act.call(), act.text("sid"))?;
+    let Some(vmid) = managed_guest(&act.call(), &sid, vmid).map(|guest| guest.vmid) else {
+        return fail(format!("resource '{sid}' is not HA managed"));
+    };
+    check_service_state(act, &sid, None)?;
     let target = act.text("node").to_owned();
     if !act.state.nodes.contains_key(&target) {
-        return fail(format!("no such cluster node '{target}'"));
+        return done();
     }
     act.state.ha_doing.insert(sid, "migrate".to_owned());
     super::power::later(act, vmid, &target);
     done()
 }
 
+/// The digest of the file of all groups.
+fn groups_digest(call: &Call<'_>) -> String {
+    digest_of(&json!(call.state.ha_groups.iter().collect::<Vec<_>>()))
+}
+
 fn group_row(call: &Call<'_>, name: &str, group: &Map<String, Value>) -> Value {
     let mut row = group.clone();
-    row.insert(
-        "digest".to_owned(),
-        json!(digest_of(&json!(call.state.ha_groups.values().collect::<Vec<_>>()))),
-    );
+    row.insert("digest".to_owned(), json!(groups_digest(call)));
     row.insert("group".to_owned(), json!(name));
     row.insert("type".to_owned(), json!("group"));
     Value::Object(row)
@@ -178,35 +263,41 @@ pub fn create_group(act: &mut Act<'_>) -> Result<Answer, Answer> {
 }
 
 pub fn update_group(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    const FAILED: &str = "update ha group failed";
+    if act.given("digest").is_some_and(|given| given != groups_digest(&act.call())) {
+        return fail(format!("{FAILED}: {MODIFIED}"));
+    }
     let (name, changes) = (act.text("group").to_owned(), group_settings(act));
+    if !act.state.ha_groups.contains_key(&name) {
+        return fail(format!("{FAILED}: no such ha group '{name}'"));
+    }
+    check_deletes(act, &["comment", "nodes", "nofailback", "restricted"], &["nodes"], FAILED)?;
     let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
-    let Some(group) = act.state.ha_groups.get_mut(&name) else {
-        return fail(format!("no such ha group '{name}'"));
-    };
+    let group = act.state.ha_groups.entry(name).or_default();
+    group.extend(changes);
     for key in deletes {
         group.remove(&key);
     }
-    group.extend(changes);
     done()
 }
 
+/// A group that resources are in stays; one that there is not is gone already.
 pub fn delete_group(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let name = act.text("group").to_owned();
     let user = act.state.ha_settings.iter().find(|(_, settings)| settings.get("group") == Some(&json!(name)));
-    if user.is_some() {
-        return fail("delete group failed: ha group is used by service");
+    if let Some((sid, _)) = user {
+        return fail(format!("delete ha group failed: ha group is used by service '{sid}'"));
     }
-    if act.state.ha_groups.remove(&name).is_none() {
-        return fail(format!("delete group failed: no such ha group '{name}'"));
-    }
+    act.state.ha_groups.remove(&name);
     done()
 }
 
 /// The node of the quorum row: the one asked.
 fn quorum(call: &Call<'_>) -> Value {
     let quorate = call.state.quorate;
-    let status = if quorate { "OK" } else { "No quorum on node!" };
-    json!({"id": "quorum", "node": call.local_node, "quorate": u8::from(quorate), "status": status, "type": "quorum"})
+    let node = call.local_node;
+    let status = if quorate { "OK".to_owned() } else { format!("No quorum on node '{node}'!") };
+    json!({"id": "quorum", "node": node, "quorate": u8::from(quorate), "status": status, "type": "quorum"})
 }
 
 /// `GET /cluster/ha/status/current`. Master and node agents show once HA has begun its work.
@@ -297,31 +388,4 @@ pub fn manager(call: &Call<'_>) -> Result<Answer, Answer> {
         },
         "quorum": {"node": call.local_node, "quorate": if call.state.quorate { "1" } else { "0" }},
     })))
-}
-
-/// The resources as a list.
-pub fn resources(call: &Call<'_>) -> Result<Answer, Answer> {
-    let mut rows = Rows::default();
-    for guest in call.state.guests.values() {
-        let kind = if guest.kind == GuestKind::Qemu { "vm" } else { "ct" };
-        let Some(state) = guest.ha.as_deref().filter(|_| matches!(call.text("type"), "" | "vm" | "ct"))
-        else {
-            continue;
-        };
-        if matches!(call.text("type"), "vm" | "ct") && call.text("type") != kind {
-            continue;
-        }
-        let sid = sid_of(guest);
-        let mut row = call.state.ha_settings.get(&sid).cloned().unwrap_or_default();
-        for (key, value) in [
-            ("sid", json!(sid)),
-            ("type", json!(kind)),
-            ("state", json!(state)),
-            ("digest", json!(crate::world::config::Config::default().digest())),
-        ] {
-            row.insert(key.to_owned(), value);
-        }
-        rows.push(&Value::Object(row));
-    }
-    Ok(Answer::rows(rows))
 }

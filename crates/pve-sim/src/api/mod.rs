@@ -1,6 +1,7 @@
 //! The API: which paths there are, who may read them, and the order in which PVE checks a request.
 
 mod access;
+mod acl;
 mod act;
 mod backup;
 mod checks;
@@ -15,7 +16,11 @@ mod consoles;
 mod create;
 mod disks;
 mod downloads;
+mod factors;
 mod firewall;
+mod firewall_aliases;
+mod firewall_rules;
+mod firewall_sets;
 mod guests;
 mod ha;
 mod metrics;
@@ -25,7 +30,9 @@ mod node_actions;
 mod nodes;
 mod pools;
 mod power;
+mod realms;
 mod replication;
+mod roles;
 pub(crate) mod routes;
 mod snapshots;
 mod static_reads;
@@ -33,6 +40,7 @@ mod storage;
 mod tasks;
 mod templates;
 mod tickets;
+mod tokens;
 mod users;
 mod volume_access;
 mod volumes;
@@ -176,8 +184,16 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
     if request.method == "GET" && matches!(request.path, "" | "/") {
         return static_reads::root();
     }
+    let Some(declared) = schema::find(request.method, request.path) else {
+        return Answer::not_implemented(request.method, request.path);
+    };
+    let answer = declared_answer(world, request, &declared);
+    crate::contract::check_answer(world, request.method, declared.template, &answer);
+    answer
+}
+
+fn declared_answer(world: &World, request: &Request<'_>, declared: &Declared) -> Answer {
     let not_there = || Answer::not_implemented(request.method, request.path);
-    let Some(declared) = schema::find(request.method, request.path) else { return not_there() };
     let handler = match routes::handler(request.method, declared.template) {
         Some(routes::Handle::Read(read)) => Some(Way::Read(read)),
         Some(routes::Handle::Write(write)) => Some(Way::Write(Some(write))),
@@ -212,7 +228,7 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
     }
     match handler {
         Some(Way::Write(write)) => world.update(|state| {
-            let answer = checked(&declared, &call!(state)).and_then(|()| {
+            let answer = checked(declared, &call!(state)).and_then(|()| {
                 let mut act = Act {
                     state,
                     method: declared.method,
@@ -236,13 +252,13 @@ pub(crate) fn answer(world: &World, request: &Request<'_>) -> Answer {
         Some(Way::Collection) => world.read(|state| {
             let call = call!(state);
             let read = || collections::read(declared.template, &call);
-            checked(&declared, &call).and_then(|()| read()).unwrap_or_else(|refusal| refusal)
+            checked(declared, &call).and_then(|()| read()).unwrap_or_else(|refusal| refusal)
         }),
         Some(Way::Read(read)) => world.read(|state| {
             let call = call!(state);
-            checked(&declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
+            checked(declared, &call).and_then(|()| read(&call)).unwrap_or_else(|refusal| refusal)
         }),
-        None => world.read(|state| match (&declared.method.index, checked(&declared, &call!(state))) {
+        None => world.read(|state| match (&declared.method.index, checked(declared, &call!(state))) {
             (Some(key), Ok(())) => match check_index(declared.template, &call!(state)) {
                 Ok(()) => index(key, declared.template),
                 Err(refusal) => refusal,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::Call;
-use super::act::{Act, done};
+use super::act::{Act, done, fail};
 use crate::answer::{Answer, Body, Rows};
 use crate::schema::split_list;
 use crate::world::state::Node;
@@ -62,7 +62,7 @@ fn with_edits(call: &Call<'_>, node: &Node) -> Interfaces {
 /// Whether a row is of a kind that was asked for.
 fn is_wanted(wanted: &str, kind: &str) -> bool {
     match wanted {
-        "" => true,
+        "" | "include_sdn" => true,
         "any_bridge" | "any_local_bridge" => matches!(kind, "bridge" | "OVSBridge"),
         wanted => wanted == kind,
     }
@@ -76,7 +76,7 @@ pub fn list(call: &Call<'_>) -> Result<Answer, Answer> {
     for (name, interface) in with_edits(call, node) {
         let kind = interface.get("type").and_then(Value::as_str).unwrap_or_default();
         let path = format!("/sdn/zones/localnetwork/{name}");
-        let sees = kind != "bridge" || call.allows(&path, &["SDN.Audit", "SDN.Use"]);
+        let sees = !matches!(kind, "bridge" | "OVSBridge") || call.allows(&path, &["SDN.Audit", "SDN.Use"]);
         if sees && is_wanted(call.text("type"), kind) {
             let mut row = interface.clone();
             row.insert("iface".to_owned(), json!(name));
@@ -100,45 +100,97 @@ pub fn get(call: &Call<'_>) -> Result<Answer, Answer> {
     }
 }
 
-/// What an interface is made of. Without an address its method is `manual`, whatever it was.
-fn interface_of(act: &Act<'_>, priority: u64) -> Map<String, Value> {
-    let mut interface = Map::new();
+/// An address and its length stand together or apart, never both.
+fn check_addresses(act: &Act<'_>) -> Result<(), Answer> {
+    for (whole, parts) in [("cidr", ["address", "netmask"]), ("cidr6", ["address6", "netmask6"])] {
+        if act.given(whole).is_none_or(str::is_empty) {
+            continue;
+        }
+        if let Some(part) =
+            parts.into_iter().find(|part| act.given(part).is_some_and(|text| !text.is_empty()))
+        {
+            return Err(Answer::bad_parameter(part, &format!("{part} conflicts with {whole}")));
+        }
+    }
+    Ok(())
+}
+
+/// There is one default gateway of each family, and a port is in one bridge or bond.
+fn check_duplicates(act: &Act<'_>, name: &str, interfaces: &Interfaces) -> Result<(), Answer> {
+    let others = || interfaces.iter().filter(|(other, _)| *other != name);
+    let text = |one: &Map<String, Value>, key: &str| {
+        one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    for (key, what) in [("gateway", "Default gateway"), ("gateway6", "Default ipv6 gateway")] {
+        if act.given(key).is_none_or(str::is_empty) {
+            continue;
+        }
+        if let Some((other, _)) = others().find(|(_, one)| !text(one, key).is_empty()) {
+            let text = format!("{what} already exists on interface '{other}'.");
+            return Err(Answer::bad_parameter(key, &text));
+        }
+    }
+    const PORTS: [&str; 4] = ["bridge_ports", "ovs_ports", "slaves", "ovs_bonds"];
+    for key in PORTS {
+        for port in split_list(act.text(key)) {
+            let has = |one: &Map<String, Value>| {
+                PORTS.iter().any(|key| split_list(&text(one, key)).any(|have| have == port))
+            };
+            if let Some((other, _)) = others().find(|(_, one)| has(one)) {
+                let text = format!("{port} is already used on interface '{other}'.");
+                return Err(Answer::bad_parameter(key, &text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes what was given into an interface. Without an address its method is `manual`, whatever it was.
+fn write_into(act: &Act<'_>, interface: &mut Map<String, Value>) {
+    for key in ["address", "netmask", "cidr", "gateway", "address6", "netmask6", "cidr6", "gateway6"] {
+        interface.remove(key);
+    }
     for (name, value) in act.settings(&["iface", "delete"]) {
         let value = match name.as_str() {
             "comments" => json!(format!("{}\n", value.trim_end_matches('\n'))),
             "netmask" => json!(value),
+            "bridge_vids" => json!(split_list(&value).collect::<Vec<_>>().join(" ")),
             _ => act.typed(&name, &value),
         };
         interface.insert(name, value);
     }
-    if let Some((address, bits)) = act.text("cidr").split_once('/') {
-        interface.insert("address".to_owned(), json!(address));
-        interface.insert("netmask".to_owned(), json!(bits));
-    } else if let (Some(address), Some(bits)) = (act.given("address"), act.given("netmask")) {
-        interface.insert("cidr".to_owned(), json!(format!("{address}/{bits}")));
+    for (cidr, address, netmask) in [("cidr", "address", "netmask"), ("cidr6", "address6", "netmask6")] {
+        if let Some((one, bits)) = act.text(cidr).split_once('/') {
+            interface.insert(address.to_owned(), json!(one));
+            interface.insert(netmask.to_owned(), if cidr == "cidr" { json!(bits) } else { number(bits) });
+        } else if let (Some(one), Some(bits)) = (act.given(address), act.given(netmask)) {
+            interface.insert(cidr.to_owned(), json!(format!("{one}/{bits}")));
+        }
     }
     let method = |has: bool| json!(if has { "static" } else { "manual" });
-    let (four, six) = (
-        interface.contains_key("address"),
-        interface.contains_key("address6") || interface.contains_key("cidr6"),
-    );
-    let mut families = vec!["inet"];
+    let (four, six) = (interface.contains_key("address"), interface.contains_key("address6"));
+    let mut families = Vec::new();
+    if four || !six {
+        families.push("inet");
+    }
     if six {
         families.push("inet6");
     }
     interface.insert("families".to_owned(), json!(families));
     interface.insert("method".to_owned(), method(four));
     interface.insert("method6".to_owned(), method(six));
-    interface.insert("priority".to_owned(), json!(priority));
     if act.text("type") == "bridge" {
         for (key, value) in [("bridge_fd", "0"), ("bridge_ports", ""), ("bridge_stp", "off")] {
             interface.entry(key).or_insert(json!(value));
         }
-        if act.flag("bridge_vlan_aware") {
+        if interface.get("bridge_vlan_aware") == Some(&json!(1)) {
             interface.entry("bridge_vids").or_insert(json!("2-4094"));
         }
     }
-    interface
+}
+
+fn number(text: &str) -> Value {
+    text.parse::<i64>().map_or_else(|_| json!(text), Value::from)
 }
 
 fn stage(act: &mut Act<'_>, change: impl FnOnce(&mut Interfaces)) -> Result<Answer, Answer> {
@@ -150,6 +202,7 @@ fn stage(act: &mut Act<'_>, change: impl FnOnce(&mut Interfaces)) -> Result<Answ
     done()
 }
 
+/// `POST …/network`. Open vSwitch is not installed.
 pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let name = act.text("iface").to_owned();
     let call = act.call();
@@ -157,30 +210,31 @@ pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
     if interfaces.contains_key(&name) {
         return Err(Answer::bad_parameter("iface", "interface already exists"));
     }
-    let interface = interface_of(act, interfaces.len() as u64 + 2);
+    check_duplicates(act, &name, &interfaces)?;
+    check_addresses(act)?;
+    if act.text("type").starts_with("OVS") {
+        return fail("Open VSwitch is not installed (need package 'openvswitch-switch')");
+    }
+    let mut interface = Map::new();
+    write_into(act, &mut interface);
+    interface.insert("priority".to_owned(), json!(interfaces.len() as u64 + 2));
     stage(act, |interfaces| drop(interfaces.insert(name, interface)))
 }
 
+/// `PUT …/network/{iface}`: what is not given stays, but for addresses.
 pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let name = act.text("iface").to_owned();
     let call = act.call();
     let interfaces = with_edits(&call, call.node()?);
-    let Some(old) = interfaces.get(&name) else {
+    let Some(mut interface) = interfaces.get(&name).cloned() else {
         return Err(Answer::bad_parameter("iface", "interface does not exist"));
     };
-    let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
-    let mut interface = interface_of(act, old.get("priority").and_then(Value::as_u64).unwrap_or(2));
-    for key in ["active", "exists", "comments", "bridge_ports", "autostart"] {
-        if let Some(value) = old
-            .get(key)
-            .filter(|_| !interface.contains_key(key) || key == "bridge_ports" && act.given(key).is_none())
-        {
-            interface.insert(key.to_owned(), value.clone());
-        }
+    check_addresses(act)?;
+    check_duplicates(act, &name, &interfaces)?;
+    for key in split_list(act.text("delete")) {
+        interface.remove(key);
     }
-    for key in deletes {
-        interface.remove(&key);
-    }
+    write_into(act, &mut interface);
     stage(act, |interfaces| drop(interfaces.insert(name, interface)))
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::act::{Act, done, fail};
-use super::{Call, cluster, storage};
+use super::{Call, checks, cluster, storage};
 use crate::answer::{Answer, Rows};
 use crate::schema::split_list;
 use crate::world::state::Pool;
@@ -71,26 +71,32 @@ pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
     {
         return fail(format!("create pool failed: parent '{parent}' of pool '{id}' does not exist"));
     }
-    let comment = act.given("comment").map(str::to_owned);
+    let comment = act.given("comment").filter(|comment| !comment.is_empty()).map(str::to_owned);
     act.state.pools.insert(id, Pool { comment, ..Pool::default() });
     done()
 }
 
-/// `PUT /pools`, with the pool as a parameter or in the path. A guest of another pool comes only with `allow-move`.
+/// `PUT /pools`, with the pool as a parameter or in the path. A guest of another pool comes only with `allow-move`. Nobody
+/// looks whether there is such a guest or storage, and who changes the members needs rights on them. All of it or nothing
+/// is written.
 pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let id = act.text("poolid").to_owned();
     let problem = |text: String| fail(format!("update pools failed: {text}"));
-    if !act.state.pools.contains_key(&id) {
+    // A refusal inside loses its status and keeps its text.
+    let refused = |refusal: Answer| {
+        Answer::error(500, format!("update pools failed: {} {}", refusal.status, refusal.reason))
+    };
+    let Some(have) = act.state.pools.get(&id) else {
         return problem(format!("pool '{id}' does not exist"));
-    }
+    };
     let (delete, moves) = (act.flag("delete"), act.flag("allow-move"));
     let vmids: Vec<u32> = split_list(act.text("vms")).filter_map(|vmid| vmid.parse().ok()).collect();
     let storages: Vec<String> = split_list(act.text("storage")).map(str::to_owned).collect();
+    let call = act.call();
     for vmid in &vmids {
-        let Some(guest) = act.state.guests.get(vmid) else {
-            return problem(format!("VM {vmid} does not exist"));
-        };
-        match guest.pool.as_deref() {
+        checks::modify(&call, &format!("/vms/{vmid}")).map_err(refused)?;
+        let pool = act.state.guests.get(vmid).and_then(|guest| guest.pool.as_deref());
+        match pool {
             Some(pool) if delete && pool == id => {}
             _ if delete => return problem(format!("VM {vmid} is not a pool member")),
             Some(pool) if pool == id => return problem(format!("VM {vmid} is already a pool member")),
@@ -99,6 +105,18 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
                     "VM {vmid} belongs already to pool '{pool}' and 'allow-move' is not set"
                 ));
             }
+            Some(pool) => {
+                let path = format!("/pool/{pool}");
+                checks::require(&call, &path, &["Pool.Allocate"], false).map_err(refused)?;
+            }
+            None => {}
+        }
+    }
+    for storage in &storages {
+        checks::modify(&call, &format!("/storage/{storage}")).map_err(refused)?;
+        match have.storages.contains(storage) {
+            false if delete => return problem(format!("Storage '{storage}' is not a pool member")),
+            true if !delete => return problem(format!("Storage '{storage}' is already a pool member")),
             _ => {}
         }
     }
@@ -111,15 +129,13 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     if let Some(pool) = act.state.pools.get_mut(&id) {
         for storage in storages {
             if delete {
-                if !pool.storages.remove(&storage) {
-                    return problem(format!("Storage '{storage}' is not a pool member"));
-                }
-            } else if !pool.storages.insert(storage.clone()) {
-                return problem(format!("Storage '{storage}' is already a pool member"));
+                pool.storages.remove(&storage);
+            } else {
+                pool.storages.insert(storage);
             }
         }
-        if comment.is_some() {
-            pool.comment = comment;
+        if let Some(comment) = comment {
+            pool.comment = Some(comment).filter(|comment| !comment.is_empty());
         }
     }
     done()

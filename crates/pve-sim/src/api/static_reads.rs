@@ -230,6 +230,11 @@ pub fn no_ceph(_: &Call<'_>) -> Result<Answer, Answer> {
     fail("binary not installed: /usr/bin/ceph-mon")
 }
 
+/// No node has Ceph whose flags could be set.
+pub fn no_ceph_to_change(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    no_ceph(&act.call())
+}
+
 /// The system log, which is empty, with the number of its lines: one says so.
 pub fn log_lines(call: &Call<'_>) -> Result<Answer, Answer> {
     let mut answer = on_node(call, json!([]))?;
@@ -281,10 +286,37 @@ pub fn cluster_log(call: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::rows(rows))
 }
 
-pub fn notification_targets(_: &Call<'_>) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!([{
-        "comment": "Send mails to root@pam's email address", "name": "mail-to-root", "origin": "builtin", "type": "sendmail",
-    }])))
+/// What a further node needs to know to join.
+pub fn join_information(call: &Call<'_>) -> Result<Answer, Answer> {
+    if call.state.cluster_name.is_none() {
+        return fail("node is not in a cluster, no join info available!");
+    }
+    let nodes: Vec<Value> = call
+        .state
+        .nodes
+        .values()
+        .map(|node| {
+            json!({
+                "name": *node.name, "nodeid": node.id, "pve_addr": node.ip, "pve_fp": node.fingerprint, "quorum_votes": 1, "ring0_addr": node.ip,
+            })
+        })
+        .collect();
+    let totem = totem(call)?.body.to_json()["data"].clone();
+    Ok(Answer::ok(json!({
+        "config_digest": digest_of(&json!(nodes)), "nodelist": nodes, "preferred_node": call.local_node,
+        "totem": totem,
+    })))
+}
+
+/// There is no ACME account.
+pub fn no_acme_account(call: &Call<'_>) -> Result<Answer, Answer> {
+    let name = call.parameters.get("name").map_or("default", String::as_str);
+    fail(format!("ACME account config file '{name}' does not exist."))
+}
+
+/// Nothing has been gathered to be pulled.
+pub fn no_metrics(_: &Call<'_>) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!({"data": []})))
 }
 
 /// The next runs of a calendar event: the format has been checked by now.
@@ -443,4 +475,13 @@ pub fn changelog(call: &Call<'_>) -> Result<Answer, Answer> {
 
 pub fn matcher_fields(_: &Call<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(["hostname", "job-id", "type"].iter().map(|name| json!({"name": name})).collect()))
+}
+
+/// The values that notifications can be matched by: kinds, nodes and backup jobs.
+pub fn matcher_values(call: &Call<'_>) -> Result<Answer, Answer> {
+    let kinds = ["fencing", "package-updates", "replication", "system-mail", "vzdump"];
+    let mut rows: Vec<Value> = kinds.iter().map(|kind| json!({"field": "type", "value": kind})).collect();
+    rows.extend(call.state.nodes.keys().map(|node| json!({"field": "hostname", "value": node})));
+    rows.extend(call.state.jobs.keys().map(|job| json!({"field": "job-id", "value": job})));
+    Ok(Answer::ok(Value::Array(rows)))
 }

@@ -29,10 +29,10 @@ pub fn resource_row(node: &Node, storage: &Storage) -> Value {
 /// The definitions that the caller may see.
 pub fn definitions(call: &Call<'_>) -> Result<Answer, Answer> {
     let mut rows = Rows::default();
-    let wanted = call.text("type");
+    let (wanted, digest) = (call.text("type"), digest(call));
     for storage in call.state.storages.values() {
         if (wanted.is_empty() || wanted == storage.kind) && call.sees_storage(&storage.id) {
-            rows.push(&definition_row(storage));
+            rows.push(&definition_row(storage, &digest));
         }
     }
     Ok(Answer::rows(rows))
@@ -42,14 +42,15 @@ pub fn definitions(call: &Call<'_>) -> Result<Answer, Answer> {
 pub fn definition(call: &Call<'_>) -> Result<Answer, Answer> {
     let id = call.text("storage");
     let missing = || Answer::error(500, format!("storage '{id}' does not exist"));
-    call.state.storages.get(id).map(|storage| Answer::ok(definition_row(storage))).ok_or_else(missing)
+    let row = |storage| Answer::ok(definition_row(storage, &digest(call)));
+    call.state.storages.get(id).map(row).ok_or_else(missing)
 }
 
-fn definition_row(storage: &Storage) -> Value {
+fn definition_row(storage: &Storage, digest: &str) -> Value {
     let mut row = storage.properties.clone();
     let mut set = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
     set("content", json!(storage.content));
-    set("digest", json!(digest(storage)));
+    set("digest", json!(digest));
     set("storage", json!(storage.id));
     set("type", json!(storage.kind));
     if storage.shared {
@@ -169,13 +170,17 @@ fn format_of(volume: &str) -> &str {
     }
 }
 
-/// A definition's digest. PVE's is that of the whole file; a client can tell only that it changes.
-fn digest(storage: &Storage) -> String {
-    let Storage { id, kind, content, shared, nodes, disabled, properties, usage: _, usage_on: _ } = storage;
-    digest_of(&json!([id, kind, content, shared, nodes, disabled, properties]))
+/// The digest of the file of all definitions.
+fn digest(call: &Call<'_>) -> String {
+    let one = |storage: &Storage| {
+        let Storage { id, kind, content, shared, nodes, disabled, properties, usage: _, usage_on: _ } =
+            storage;
+        json!([id, kind, content, shared, nodes, disabled, properties])
+    };
+    digest_of(&call.state.storages.values().map(one).collect())
 }
 
-/// What each type of storage cannot be without.
+/// What each type of storage cannot be without, and what of that (and besides) cannot be changed later.
 fn required(kind: &str) -> &'static [&'static str] {
     match kind {
         "dir" | "btrfs" => &["path"],
@@ -188,41 +193,99 @@ fn required(kind: &str) -> &'static [&'static str] {
         "glusterfs" => &["volume"],
         "iscsi" | "iscsidirect" => &["portal", "target"],
         "esxi" => &["server", "username"],
+        "zfs" => &["blocksize", "iscsiprovider", "pool", "portal", "target"],
         _ => &[],
+    }
+}
+
+/// What only some types of storage have; what is not here, all have.
+const OF_TYPES: [(&str, &[&str]); 15] = [
+    ("datastore", &["pbs"]),
+    ("export", &["nfs"]),
+    ("iscsiprovider", &["zfs"]),
+    ("krbd", &["rbd"]),
+    ("monhost", &["cephfs", "rbd"]),
+    ("path", &["btrfs", "cephfs", "cifs", "dir", "glusterfs", "nfs"]),
+    ("pool", &["rbd", "zfs", "zfspool"]),
+    ("portal", &["iscsi", "iscsidirect", "zfs"]),
+    ("server", &["cifs", "esxi", "glusterfs", "nfs", "pbs"]),
+    ("share", &["cifs"]),
+    ("sparse", &["zfs", "zfspool"]),
+    ("target", &["iscsi", "iscsidirect", "zfs"]),
+    ("thinpool", &["lvmthin"]),
+    ("vgname", &["lvm", "lvmthin"]),
+    ("volume", &["glusterfs"]),
+];
+
+/// What can be stored on a type of storage, and what is where nobody says.
+fn contents(kind: &str) -> (&'static [&'static str], &'static str) {
+    const FILES: &[&str] = &["images", "rootdir", "vztmpl", "iso", "backup", "snippets", "import", "none"];
+    match kind {
+        "cephfs" => (&["vztmpl", "iso", "backup", "snippets", "import"], "backup"),
+        "cifs" | "nfs" | "glusterfs" => (FILES, "images"),
+        "esxi" => (&["import"], "import"),
+        "iscsi" => (&["images", "none"], "images"),
+        "iscsidirect" | "zfs" => (&["images"], "images"),
+        "lvm" | "rbd" => (&["images", "rootdir"], "images"),
+        "lvmthin" | "zfspool" => (&["images", "rootdir"], "images,rootdir"),
+        "pbs" => (&["backup", "none"], "backup"),
+        _ => (FILES, "images,rootdir"),
+    }
+}
+
+/// What a definition of a type may have.
+fn check(act: &Act<'_>, kind: &str) -> Result<(), String> {
+    for (key, kinds) in OF_TYPES {
+        if act.given(key).is_some() && !kinds.contains(&kind) {
+            return Err(format!("unexpected property '{key}'"));
+        }
+    }
+    let (valid, _) = contents(kind);
+    match split_list(act.text("content")).find(|content| !valid.contains(content)) {
+        Some(content) => Err(format!("storage does not support content type '{content}'")),
+        None => Ok(()),
     }
 }
 
 /// Keys of a definition that this world keeps by themselves.
 const OWN: [&str; 8] = ["storage", "type", "content", "shared", "nodes", "disable", "delete", "digest"];
 
-fn property(act: &Act<'_>, name: &str, value: &str) -> Value {
-    act.typed(name, value)
+/// What goes into a file of its own, and is never shown.
+const SECRET: [&str; 4] = ["encryption-key", "keyring", "master-pubkey", "password"];
+
+fn properties(act: &Act<'_>) -> Map<String, Value> {
+    let settings = act.settings(&OWN).into_iter().filter(|(name, _)| !SECRET.contains(&name.as_str()));
+    settings.map(|(name, value)| (name.clone(), act.typed(&name, &value))).collect()
 }
 
-/// `POST /storage`.
+/// A list of nodes; an empty one is none.
+fn nodes(act: &Act<'_>) -> Option<std::collections::BTreeSet<String>> {
+    let nodes = act.given("nodes").filter(|nodes| !nodes.is_empty())?;
+    Some(split_list(nodes).map(str::to_owned).collect())
+}
+
+/// `POST /storage`. What is missing or unknown is found before the file is locked, so its text stands alone.
 pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let (id, kind) = (act.text("storage").to_owned(), act.text("type").to_owned());
-    if act.state.storages.contains_key(&id) {
-        return fail(format!("create storage failed: storage ID '{id}' already defined"));
-    }
+    check(act, &kind).or_else(fail)?;
     if let Some(missing) = required(&kind).iter().find(|name| act.given(name).is_none()) {
         return fail(format!("missing value for required option '{missing}'"));
     }
-    let properties: Map<String, Value> =
-        act.settings(&OWN).iter().map(|(name, value)| (name.clone(), property(act, name, value))).collect();
+    if act.state.storages.contains_key(&id) {
+        return fail(format!("create storage failed: storage ID '{id}' already defined"));
+    }
     let by_nature = matches!(
         kind.as_str(),
         "nfs" | "cifs" | "rbd" | "cephfs" | "pbs" | "iscsi" | "glusterfs" | "iscsidirect" | "zfs"
     );
-    let default = if kind == "pbs" { "backup" } else { "images,rootdir" };
     let storage = Storage {
         id: id.clone(),
         kind: kind.clone(),
-        content: act.given("content").unwrap_or(default).to_owned(),
+        content: act.given("content").unwrap_or(contents(&kind).1).to_owned(),
         shared: by_nature || act.flag("shared"),
-        nodes: act.given("nodes").map(|nodes| split_list(nodes).map(str::to_owned).collect()),
+        nodes: nodes(act),
         disabled: act.flag("disable"),
-        properties,
+        properties: properties(act),
         usage: crate::world::state::Usage { total: 100 << 30, used: 10 << 30 },
         usage_on: Default::default(),
     };
@@ -232,31 +295,48 @@ pub fn create(act: &mut Act<'_>) -> Result<Answer, Answer> {
 
 /// `PUT /storage/{storage}`. What makes a storage what it is cannot be changed.
 pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
+    let problem = |text: String| fail(format!("update storage failed: {text}"));
     let id = act.text("storage").to_owned();
-    let Some(storage) = act.state.storages.get(&id) else {
-        return fail(format!("update storage failed: storage '{id}' does not exist"));
-    };
-    if act.given("digest").is_some_and(|given| given != digest(storage)) {
-        return fail(
-            "update storage failed: detected modified configuration - file changed by other user? Try again.",
+    if act.given("digest").is_some_and(|given| given != digest(&act.call())) {
+        return problem(
+            "detected modified configuration - file changed by other user? Try again.".to_owned(),
         );
     }
+    let Some(storage) = act.state.storages.get(&id) else {
+        return problem(format!("storage '{id}' does not exist"));
+    };
     let kind = storage.kind.clone();
-    let changes: Vec<(String, Value)> =
-        act.settings(&OWN).iter().map(|(name, value)| (name.clone(), property(act, name, value))).collect();
-    let (content, shared, disable, nodes) = (
+    if let Some(fixed) = required(&kind).iter().find(|name| act.given(name).is_some()) {
+        return problem(format!("can't change value of fixed parameter '{fixed}'"));
+    }
+    if let Err(text) = check(act, &kind) {
+        return problem(text);
+    }
+    for key in split_list(act.text("delete")) {
+        let of_other = OF_TYPES.iter().any(|(name, kinds)| *name == key && !kinds.contains(&kind.as_str()));
+        let declared = crate::schema::kind(act.method, key).is_some() || key == "path";
+        if of_other || !declared || matches!(key, "storage" | "digest" | "delete") {
+            return problem(format!("no such option '{key}'"));
+        }
+        if required(&kind).contains(&key) {
+            // They are fixed as well, but that they are required is found first.
+            return problem(format!("unable to delete required option '{key}'"));
+        }
+        if act.given(key).is_some() {
+            return problem(format!("cannot set and delete property '{key}' at the same time!"));
+        }
+    }
+    let (changes, nodes) = (properties(act), nodes(act));
+    let (content, shared, disable) = (
         act.given("content").map(str::to_owned),
         act.given("shared").map(|flag| flag == "1"),
         act.given("disable").map(|flag| flag == "1"),
-        act.given("nodes").map(|nodes| split_list(nodes).map(str::to_owned).collect()),
     );
     let deletes: Vec<String> = split_list(act.text("delete")).map(str::to_owned).collect();
-    if let Some(fixed) = deletes.iter().find(|key| required(&kind).contains(&key.as_str())) {
-        return fail(format!("update storage failed: unable to delete required option '{fixed}'"));
-    }
     let Some(storage) = act.state.storages.get_mut(&id) else { return done() };
     for key in deletes {
         match key.as_str() {
+            "content" => storage.content = contents(&kind).1.to_owned(),
             "disable" => storage.disabled = false,
             "nodes" => storage.nodes = None,
             "shared" => storage.shared = false,
@@ -271,14 +351,24 @@ pub fn update(act: &mut Act<'_>) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!({"storage": id, "type": kind})))
 }
 
-/// `DELETE /storage/{storage}`: the definition goes, what is on it stays.
+/// `DELETE /storage/{storage}`: the definition goes with its entries, what is on it stays. One that others are built on stays.
 pub fn delete(act: &mut Act<'_>) -> Result<Answer, Answer> {
     let id = act.text("storage").to_owned();
-    if act.state.storages.remove(&id).is_none() {
+    if !act.state.storages.contains_key(&id) {
         return fail(format!("delete storage failed: storage '{id}' does not exist"));
     }
+    let base = |storage: &Storage| {
+        let base = storage.properties.get("base").and_then(Value::as_str).unwrap_or_default();
+        base.split_once(':').is_some_and(|(storage, _)| storage == id)
+    };
+    if act.state.storages.values().any(base) {
+        let text = "can't remove storage - storage is used as base of another storage";
+        return fail(format!("delete storage failed: {text}"));
+    }
+    act.state.storages.remove(&id);
     for pool in act.state.pools.values_mut() {
         pool.storages.remove(&id);
     }
+    act.state.access.acl.remove(&format!("/storage/{id}"));
     done()
 }

@@ -245,9 +245,23 @@ impl Maker<'_> {
         if row.get("request_state").is_some() && row["state"] != asked.as_str() {
             self.state.ha_doing.insert(sid.clone(), text(row, "state"));
         }
-        let left_out =
-            ["sid", "type", "state", "digest", "id", "node", "request_state", "status", "crm_state"];
-        self.state.ha_settings.insert(sid, without(row, &left_out));
+        let left_out = [
+            "sid",
+            "type",
+            "state",
+            "digest",
+            "errors",
+            "id",
+            "node",
+            "request_state",
+            "status",
+            "crm_state",
+        ];
+        let settings = without(row, &left_out);
+        if let (Some(group), None) = (settings.get("group").and_then(Value::as_str), row.get("errors")) {
+            self.state.ha_groups.entry(group.to_owned()).or_default();
+        }
+        self.state.ha_settings.insert(sid, settings);
         self.ensure_guest(kind, vmid, &node).ha = Some(asked.as_str().into());
     }
 

@@ -93,6 +93,14 @@ impl Maker<'_> {
                 self.ensure_user(&user);
             }
         }
+        // Who changes passwords and second factors confirmed with the own password.
+        let confirmed = if template == "/access/password" { "confirmation-password" } else { "password" };
+        let confirms = template == "/access/password" || template.starts_with("/access/tfa/");
+        let password = text(self, confirmed);
+        if confirms && self.ok() && !password.is_empty() {
+            let caller = self.principal.user().to_owned();
+            self.ensure_user(&caller).password = Some(password);
+        }
         for group in split_list(&text(self, "groups")).filter(|_| !absent) {
             self.state.access.groups.insert(group.to_owned(), None);
         }
@@ -150,6 +158,15 @@ impl Maker<'_> {
             let is_new = creates && template.ends_with("groups");
             if !(group.is_empty() || absent || is_new) {
                 self.state.ha_groups.insert(group, serde_json::Map::new());
+            }
+        }
+        // No other interface has what one is given.
+        if template.starts_with("/nodes/{node}/network") && self.recording.method != "GET" && self.ok() {
+            let interfaces = self.state.interfaces.entry(node.clone()).or_default();
+            for interface in interfaces.values_mut() {
+                for key in ["gateway", "gateway6", "bridge_ports", "slaves"] {
+                    interface.remove(key);
+                }
             }
         }
         if template.starts_with("/cluster/replication") {

@@ -288,10 +288,10 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
                     .all(|one| ["network", "disk", "cpu", "memory", "usb", "cloudinit"].contains(&one)),
             "unable to parse hotplug option".to_owned(),
         ),
-        "pve-ha-resource-or-vm-id" => refuse(
-            is!(r"^((vm|ct):)?[1-9][0-9]{2,8}$", value),
-            format!("value does not look like a valid ha resource id '{value}'"),
-        ),
+        "pve-ha-resource-or-vm-id" => looks(is!(r"^([a-z]+:\S+|\d+)$", value), "ha resource id"),
+        "pve-ha-group-node" => {
+            looks(is!(r"^[a-zA-Z0-9]([a-zA-Z0-9\-]*[a-zA-Z0-9])?(:\d+)?$", value), "ha group node")
+        }
         "pve-sdn-zone-id" => refuse(
             is!(r"(?i)^[a-z][a-z0-9]*[a-z0-9]$", value),
             format!("zone ID '{value}' contains illegal characters"),

@@ -92,7 +92,8 @@ fn compile(pattern: &str) -> Option<Regex> {
 pub(super) fn parameter(declared: &Value) -> Parameter {
     let number = |key: &str| declared[key].as_f64().or_else(|| declared[key].as_str()?.parse().ok());
     let size = |key: &str| number(key).map(|size| size as usize);
-    let flag = |key: &str| declared[key] == 1 || declared[key] == true;
+    // Perl writes some flags as text.
+    let flag = |key: &str| declared[key] == 1 || declared[key] == true || declared[key] == "1";
     let text = |key: &str| declared[key].as_str().map(str::to_owned);
     Parameter {
         kind: match declared["type"].as_str() {

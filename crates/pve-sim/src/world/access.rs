@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, Value};
+
 use super::state::State;
 
 /// Every privilege of PVE 8.4, sorted. A privilege's place is its bit in [`Privileges`].
@@ -162,7 +164,7 @@ pub struct User {
     pub tokens: BTreeMap<String, Token>,
     /// The groups the user is in.
     pub groups: BTreeSet<String>,
-    /// `comment`, `email`, `firstname`, `lastname`, as they were given.
+    /// `comment`, `email`, `firstname`, `keys`, `lastname`, as they were given.
     pub about: BTreeMap<String, String>,
     /// Seconds since 1970 after which the user is refused; 0 means never.
     pub expire: u64,
@@ -192,6 +194,37 @@ pub struct Access {
     pub acl: BTreeMap<String, Vec<AclEntry>>,
     /// Groups by name, with their comment.
     pub groups: BTreeMap<String, Option<String>>,
+    /// Realms by name: `type`, `comment` and what their type has besides.
+    pub realms: BTreeMap<String, Map<String, Value>>,
+}
+
+/// A realm of this type.
+fn realm(kind: &str, comment: &str) -> Map<String, Value> {
+    let fields = [("comment", comment), ("type", kind)];
+    fields.map(|(key, value)| (key.to_owned(), Value::from(value))).into_iter().collect()
+}
+
+impl User {
+    /// What PVE shows of a user besides groups and tokens. What is empty is gone, but an e-mail address stays as an
+    /// empty text where a comment or keys follow it in the file.
+    pub fn shown(&self) -> Map<String, Value> {
+        let about = |key: &str| self.about.get(key).filter(|value| !value.is_empty());
+        let mut row = Map::new();
+        for key in ["comment", "email", "firstname", "keys", "lastname"] {
+            if let Some(value) = about(key) {
+                row.insert(key.to_owned(), Value::from(value.as_str()));
+            }
+        }
+        if self.totp.is_some() {
+            row.insert("keys".to_owned(), Value::from("x"));
+        }
+        if row.contains_key("comment") || row.contains_key("keys") {
+            row.entry("email").or_insert(Value::from(""));
+        }
+        row.insert("enable".to_owned(), Value::from(u8::from(self.enabled)));
+        row.insert("expire".to_owned(), Value::from(self.expire));
+        row
+    }
 }
 
 impl Access {
@@ -241,6 +274,12 @@ impl Access {
             roles: roles.into_iter().map(|(name, set)| (name.to_owned(), set)).collect(),
             acl: BTreeMap::new(),
             groups: BTreeMap::new(),
+            realms: [
+                ("pam", "Linux PAM standard authentication"),
+                ("pve", "Proxmox VE authentication server"),
+            ]
+            .map(|(name, comment)| (name.to_owned(), realm(name, comment)))
+            .into(),
         }
     }
 
@@ -255,6 +294,24 @@ impl Access {
     pub fn revoke(&mut self, who: &str, path: &str) {
         if let Some(entries) = self.acl.get_mut(path) {
             entries.retain(|entry| entry.who != who);
+            if entries.is_empty() {
+                self.acl.remove(path);
+            }
+        }
+    }
+
+    /// Removes the entries that `gone` picks everywhere.
+    pub fn forget(&mut self, gone: impl Fn(&AclEntry) -> bool) {
+        for entries in self.acl.values_mut() {
+            entries.retain(|entry| !gone(entry));
+        }
+        self.acl.retain(|_, entries| !entries.is_empty());
+    }
+
+    /// Removes the entries at `path` that `gone` picks.
+    pub fn forget_at(&mut self, path: &str, gone: impl Fn(&AclEntry) -> bool) {
+        if let Some(entries) = self.acl.get_mut(path) {
+            entries.retain(|entry| !gone(entry));
             if entries.is_empty() {
                 self.acl.remove(path);
             }
@@ -310,7 +367,7 @@ impl Access {
 }
 
 /// `/vms/100` → `/`, `/vms`, `/vms/100`, each with whether it is the path itself.
-fn ancestors(path: &str) -> impl Iterator<Item = (&str, bool)> {
+pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = (&str, bool)> {
     let below = path.match_indices('/').skip(1).map(move |(at, _)| (path.get(..at).unwrap_or(path), false));
     let root = (path != "/").then_some(("/", false));
     root.into_iter().chain(below).chain(std::iter::once((path, true)))
@@ -333,7 +390,7 @@ impl State {
                         let own = self.held_by(&principal.id(), path);
                         Held {
                             privileges: Privileges(own.privileges.0 & by_user.privileges.0),
-                            propagated: Privileges(own.propagated.0 & by_user.privileges.0),
+                            propagated: Privileges(own.propagated.0 & by_user.propagated.0),
                         }
                     }
                 }
@@ -367,10 +424,14 @@ impl State {
             } else {
                 return;
             };
-        for pool in pools {
-            for role in self.access.roles_at(who, &format!("/pool/{pool}")).into_keys() {
-                roles.entry(role).or_insert(false);
-            }
+        let of_pool = |pool: &str| self.access.roles_at(who, &format!("/pool/{pool}"));
+        let more: Vec<&str> = pools.into_iter().flat_map(|pool| of_pool(pool).into_keys()).collect();
+        if more.contains(&"NoAccess") {
+            *roles = BTreeMap::from([("NoAccess", false)]);
+            return;
+        }
+        for role in more {
+            roles.entry(role).or_insert(false);
         }
     }
 

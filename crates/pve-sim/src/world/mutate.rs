@@ -46,6 +46,10 @@ impl World {
 
     /// Sets a key of a guest's configuration.
     pub fn set_config(&self, vmid: u32, key: &str, value: impl Into<ConfigValue>) -> Result<(), WorldError> {
+        let value = value.into();
+        if matches!(value, ConfigValue::Odd(_)) {
+            self.update(|state| state.odd = true);
+        }
         self.edit_guest(vmid, |guest| guest.config.set(key.to_owned(), value))
     }
 
@@ -427,6 +431,7 @@ pub(super) fn create(state: &mut State, spec: GuestSpec) -> Result<u32, WorldErr
         config.set("boot", format!("order={}", order.join(";")));
     }
     for (key, value) in given {
+        state.odd |= matches!(value, ConfigValue::Odd(_));
         config.set(key, value);
     }
     state.created += 1;

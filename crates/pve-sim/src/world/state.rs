@@ -222,6 +222,8 @@ pub struct State {
     pub announced_tasks: BTreeSet<String>,
     /// Nodes that start from a BIOS rather than from EFI.
     pub legacy_boot: BTreeSet<String>,
+    /// Whether a test has put in what no PVE would send: then answers are not held to PVE's schema.
+    pub odd: bool,
 }
 
 impl State {
@@ -267,6 +269,7 @@ impl State {
             without_zfs: false,
             announced_tasks: BTreeSet::new(),
             legacy_boot: BTreeSet::new(),
+            odd: false,
         }
     }
 
