@@ -1,7 +1,7 @@
 //! From the crawl to the loader: units become batches, and batches are loaded by several writers while the crawl goes on.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use pvegraph_graph::StoreError;
@@ -14,6 +14,9 @@ use crate::load::{Loader, Tally, WRITERS};
 const BATCH_GUESTS: usize = 400;
 /// Guests that a writer waits for while the crawl goes on: small transactions cost twice the time.
 const LEAST_BATCH: usize = 200;
+
+/// How long guests wait for more while the store is idle: what was read is not to wait for what is slow.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the units of a run have told so far.
 #[derive(Debug, Default)]
@@ -70,11 +73,14 @@ pub async fn load_all(
     let mut waiting: Vec<Guest> = Vec::new();
     let mut loading = FuturesUnordered::new();
     let mut crawled_at = None;
+    let mut is_overdue = false;
     loop {
-        while loading.len() < WRITERS && waiting.len() >= if crawled_at.is_none() { LEAST_BATCH } else { 1 } {
+        let least = if is_overdue || crawled_at.is_some() { 1 } else { LEAST_BATCH };
+        while loading.len() < WRITERS && waiting.len() >= least {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
             loading.push(async move { (batch.len(), loader.guests(&batch).await) });
         }
+        is_overdue = false;
         tokio::select! {
             unit = units.next(), if crawled_at.is_none() && waiting.len() < BATCH_GUESTS => match unit {
                 Some(unit) => waiting.extend(seen.enter(unit)),
@@ -84,6 +90,7 @@ pub async fn load_all(
                 tally.add(done?);
                 loaded(guests);
             }
+            () = tokio::time::sleep(PATIENCE), if loading.is_empty() && !waiting.is_empty() => is_overdue = true,
             // Nothing is under way, nothing waits, and the crawl is done.
             else => return Ok(crawled_at.unwrap_or_else(Instant::now)),
         }
