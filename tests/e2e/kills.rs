@@ -283,7 +283,18 @@ async fn a_run_that_stood_still_longer_than_its_lease_writes_nothing_more() {
         assert!(Instant::now() < end, "PVEGRAPH_TEST_SEED={seed}: it does not begin to write");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    signal(&still, "STOP");
+    // Not within a transaction: the server keeps that one's locks for as long as the process stands still.
+    loop {
+        signal(&still, "STOP");
+        let open = "SHOW TRANSACTIONS YIELD currentQuery RETURN count(*) AS n";
+        // The question itself is one.
+        if db.cypher(open, json!({})).await[0]["n"].as_i64() == Some(1) {
+            break;
+        }
+        signal(&still, "CONT");
+        assert!(Instant::now() < end, "PVEGRAPH_TEST_SEED={seed}: there is always a transaction");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     estate.server.faults().remove(rule);
 
     // Its lease is good for a while, then it is stale. The clock is the server's node here, so that nobody has to wait.

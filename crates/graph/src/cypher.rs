@@ -145,17 +145,35 @@ impl Writer<'_> {
 
     /// Removes the relationships of these owners that this run did not confirm: the old STORED_ON of a disk that moved.
     pub fn unrelate(&self, kind: &Relationship, owners: &[Vec<Value>]) -> Statement {
+        self.unrelate_but(kind, owners, "vmid", &[])
+    }
+
+    /// Likewise, but for those to nodes whose `property` has one of these values.
+    pub fn unrelate_but(
+        &self,
+        kind: &Relationship,
+        owners: &[Vec<Value>],
+        property: &str,
+        values: &[Value],
+    ) -> Statement {
         let (label, key) = match kind.owner {
             End::From => (kind.from, kind.from_key),
             End::To => (kind.to, kind.to_key),
         };
+        let (end, but) = if values.is_empty() {
+            ("()", String::new())
+        } else {
+            ("(e)", format!(" AND NOT e.{property} IN $values"))
+        };
         let arrow = match kind.owner {
-            End::From => format!("-[r:{}]->()", kind.name),
-            End::To => format!("<-[r:{}]-()", kind.name),
+            End::From => format!("-[r:{}]->{end}", kind.name),
+            End::To => format!("<-[r:{}]-{end}", kind.name),
         };
         let owner = looked_up(self.dialect, "o", label, key, "", &arrow);
-        let text = format!("UNWIND $rows AS row\n{owner}\nWHERE r.lastupdated < $tag\nDELETE r");
-        self.statement(text, owners.iter().map(|values| Value::Object(self.key(key, values))).collect())
+        let text = format!("UNWIND $rows AS row\n{owner}\nWHERE r.lastupdated < $tag{but}\nDELETE r");
+        let rows = owners.iter().map(|values| Value::Object(self.key(key, values))).collect();
+        let statement = self.statement(text, rows);
+        if values.is_empty() { statement } else { statement.with("values", values.to_vec()) }
     }
 
     /// Deletes nodes by key, with their relationships.

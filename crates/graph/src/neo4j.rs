@@ -201,9 +201,12 @@ impl Neo4jStore {
         attempt
             .retry(delays)
             .sleep(tokio::time::sleep)
-            // A server that never answered is more likely named wrongly than restarting.
+            // A server that never answered is more likely named wrongly than restarting. One that refuses credentials which it took
+            // before is short of memory, or starting.
             .when(|failure| {
-                failure.retry && (!failure.error.is_unreachable() || self.reached.load(Ordering::Relaxed))
+                let reached = self.reached.load(Ordering::Relaxed);
+                let may_pass = !failure.error.is_unreachable() || reached;
+                (failure.retry && may_pass) || (failure.error.is_auth() && reached)
             })
             .notify(|failure, after| {
                 tracing::debug!(target: "pvegraph::store", store = self.target, operation, error = %failure.error,

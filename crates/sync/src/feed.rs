@@ -1,6 +1,6 @@
 //! From the crawl to the loader: units become batches, and batches are loaded by several writers while the crawl goes on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -27,6 +27,8 @@ pub struct Seen {
     pub loaded: HashSet<i64>,
     /// Guests whose configuration was understood to the last value.
     pub understood: HashSet<i64>,
+    /// Guests whose configuration was asked for and could not be read, or not to the last value.
+    pub unread: BTreeSet<i64>,
     /// Guests whose snapshots were.
     pub snapshots_understood: HashSet<i64>,
     /// Guests that a listing showed.
@@ -48,9 +50,10 @@ impl Seen {
     /// Enters what a unit tells, and answers the guests that are to be loaded. A guest that migrated during the crawl may be in the
     /// listings of two nodes. It is in one place: the first that was told, and the next run's.
     fn enter(&mut self, unit: Unit) -> impl Iterator<Item = Guest> {
-        let Unit { guests, understood, snapshots_understood, listed, gone, notes, odd } = unit;
+        let Unit { guests, understood, unread, snapshots_understood, listed, gone, notes, odd } = unit;
         self.note(notes);
         self.understood.extend(understood);
+        self.unread.extend(unread);
         self.snapshots_understood.extend(snapshots_understood);
         self.listed.extend(listed);
         self.gone.extend(gone);

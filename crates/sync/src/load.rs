@@ -351,27 +351,22 @@ impl Loader<'_> {
         .await
     }
 
-    /// Loads what jobs cover. `guests_seen`, `volumes_seen`: this run saw all of them, so that what a job's answer lacks is really
-    /// not covered.
+    /// Loads what jobs cover. `whole`: this run saw all guests, so that what a job's answer lacks is really not covered; but the
+    /// volumes of `unread` guests, whose configurations could not be read, stay as they are.
     pub async fn coverage(
         &self,
         jobs: &[BackupJob],
-        guests_seen: bool,
-        volumes_seen: bool,
+        whole: bool,
+        unread: &[Value],
     ) -> Result<(), StoreError> {
         stream::iter(jobs.iter().map(Ok))
-            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, guests_seen, volumes_seen))
+            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, whole, unread))
             .await
     }
 
     /// What is new first, in as many transactions as it takes, then what is old is removed: no reader sees a job cover less than it
     /// did or does.
-    async fn coverage_of(
-        &self,
-        job: &BackupJob,
-        guests_seen: bool,
-        volumes_seen: bool,
-    ) -> Result<(), StoreError> {
+    async fn coverage_of(&self, job: &BackupJob, whole: bool, unread: &[Value]) -> Result<(), StoreError> {
         let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
         let writer = self.writer;
         let id = || vec![json!(job.job_id)];
@@ -390,14 +385,14 @@ impl Loader<'_> {
             });
             self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
         }
-        let mut old = Vec::new();
-        if guests_seen {
-            old.push(writer.unrelate(&BACKS_UP, &[id()]));
+        if whole {
+            let old = vec![
+                writer.unrelate(&BACKS_UP, &[id()]),
+                writer.unrelate_but(&INCLUDES_DISK, &[id()], "vmid", unread),
+            ];
+            self.write(old).await?;
         }
-        if volumes_seen {
-            old.push(writer.unrelate(&INCLUDES_DISK, &[id()]));
-        }
-        if old.is_empty() { Ok(()) } else { self.write(old).await }
+        Ok(())
     }
 
     /// The nodes of a label that this run did not touch: key columns, then `more`.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pve_client::{ApiError, PveClient};
 use pvegraph_graph::cypher::Writer;
-use pvegraph_graph::labels::{DISK, GUEST};
+use pvegraph_graph::labels::GUEST;
 use pvegraph_graph::lease::{Holder, Lease, LeaseError};
 use pvegraph_graph::runs::{Counts, Run};
 use pvegraph_graph::{Statement, Store, StoreError};
@@ -265,11 +265,10 @@ async fn cluster(
 
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
     // After the sweep, because what stays although this run did not see it, PVE may have left out of a job as well.
-    let guests_seen = survey.sees_all_guests()
+    let whole = survey.sees_all_guests()
         && loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?.rows.is_empty();
-    let volumes_seen =
-        guests_seen && loader.untouched(&tally, &DISK, &[]).await.map_err(graph)?.rows.is_empty();
-    loader.coverage(&jobs, guests_seen, volumes_seen).await.map_err(graph)?;
+    let unread: Vec<Value> = seen.unread.iter().map(|vmid| Value::from(*vmid)).collect();
+    loader.coverage(&jobs, whole, &unread).await.map_err(graph)?;
 
     let mut odd = std::mem::take(&mut survey.odd);
     odd.append(&mut seen.odd);

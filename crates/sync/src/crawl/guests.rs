@@ -36,6 +36,8 @@ pub struct Unit {
     pub guests: Vec<Guest>,
     /// Guests whose configuration was read without anything odd: what it does not name is gone.
     pub understood: Vec<i64>,
+    /// Guests whose configuration was asked for and is not among these.
+    pub unread: Vec<i64>,
     /// Guests whose snapshots were read without anything odd, likewise.
     pub snapshots_understood: Vec<i64>,
     /// Guests that a listing showed.
@@ -355,10 +357,14 @@ impl Unit {
         match config {
             Ok(oddities) if oddities.is_empty() => self.understood.push(vmid),
             Ok(oddities) => {
+                self.unread.push(vmid);
                 partial(collector(guest.kind), odd(&oddities));
                 self.odd.extend(oddities.iter().map(Oddity::to_string));
             }
-            Err(error) => partial(collector(guest.kind), chain(&error)),
+            Err(error) => {
+                self.unread.push(vmid);
+                partial(collector(guest.kind), chain(&error));
+            }
         }
         match snapshots {
             None => partial(Collector::Snapshots, "its configuration could not be read".to_owned()),
