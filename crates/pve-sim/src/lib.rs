@@ -23,7 +23,8 @@
 //! second without the transport; 100,000 guests in 240 MiB, made in 2.2 s; their 32 MB of `/cluster/resources` in 1.1 s.
 //!
 //! Over HTTPS, with 16 connections that stay and a token: 24,000 to 28,000 config answers of 600 bytes a second of processor
-//! time on one core (example `https`, which tells how it is measured).
+//! time on one core; 14,000 a second on the clock, where the server and the client have a core each (example `https`, which tells
+//! how it is measured).
 //!
 //! # Replay
 //! `pve-sim replay FILE` takes recorded requests with their answers, prepares for each the world that its answer
