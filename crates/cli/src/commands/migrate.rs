@@ -10,7 +10,7 @@ use pvegraph_graph::lease::{Holder, Lease};
 use pvegraph_graph::migrate::{
     MigrateError, MigrateOptions, MigrateOutcome, MigrationState, MigrationStatus, Migrations,
 };
-use pvegraph_graph::{Rows, Store};
+use pvegraph_graph::{Rows, Statement, Store};
 use pvegraph_sync::load::now;
 use pvegraph_sync::run::RunError;
 use serde_json::json;
@@ -226,9 +226,14 @@ pub async fn ensure_migrated(store: &dyn Store, writer: Option<&Holder>) -> Resu
     let migrations = Migrations::embedded()?;
     let list = migrations.status(store).await?;
     let of = |state| list.iter().filter(move |one| one.state == state);
-    if all_pending(&list) {
+    // A first run that was killed among the migrations leaves some of them, and no cluster.
+    let sound = |one: &MigrationStatus| {
+        !matches!(one.state, MigrationState::Edited | MigrationState::Unknown | MigrationState::Interrupted)
+    };
+    let is_begun = list.iter().all(sound) && of(MigrationState::Pending).next().is_some();
+    if all_pending(&list) || (is_begun && never_synced(store).await?) {
         if let Some(holder) = writer {
-            tracing::info!("the graph has no schema yet: applying {} migrations", list.len());
+            tracing::info!("the graph is new: applying its migrations");
             let lease = Lease::take(store, holder, now()).await.map_err(RunError::from)?;
             let migrated = migrations.up(store, None, &options(None)).await;
             let released = lease.release(store).await;
@@ -260,4 +265,10 @@ pub async fn ensure_migrated(store: &dyn Store, writer: Option<&Holder>) -> Resu
         return refuse(one, "is pending: run `pvegraph migrate up`");
     }
     Ok(())
+}
+
+/// No sync has written a cluster yet.
+async fn never_synced(store: &dyn Store) -> Result<bool, Failure> {
+    let any = Statement::new("MATCH (c:ProxmoxCluster)\nRETURN c.cluster_id AS cluster_id\nLIMIT 1");
+    Ok(store.read(any).await?.rows.is_empty())
 }
