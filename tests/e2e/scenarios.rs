@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pve_sim::{Fault, FaultRule, GuestSpec, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
+use pvegraph_testkit::fresh;
 use serde_json::{Map, Value, json};
 
 use crate::on_both_stores;
@@ -122,6 +123,52 @@ async fn a_reused_vmid_is_another_node(graph: &Graph) {
     server.shutdown().await;
 }
 on_both_stores!(reused => a_reused_vmid_is_another_node);
+
+/// A guest of which everything is as it was is only stamped: what somebody removed or changed by hand must be noticed first. To see it
+/// fail: let `unchanged` in `sync/src/unchanged.rs` compare nothing, so that every known guest is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_by_hand_comes_back() {
+    let db = fresh().await;
+    let server = serve("rig", 100).await;
+    let rig = rig(&Graph::Neo4j((*db).clone()), &[(None, &server)]);
+    rig.sync(0).await;
+    let leave_out = [&METRICS[..], &["firstseen"]].concat();
+    let before = rig.stable(&leave_out).await;
+    let kinds = [
+        "HOSTS_VM",
+        "HAS_DISK",
+        "HAS_NETWORK_INTERFACE",
+        "SNAPSHOT_OF",
+        "PARENT_SNAPSHOT",
+        "STORED_ON",
+        "BACKS_UP",
+    ];
+    for kind in kinds.iter().chain(&["INCLUDES_DISK"]) {
+        let removed = format!("MATCH ()-[r:{kind}]->() WITH r LIMIT 3 DELETE r RETURN count(*) AS removed");
+        assert_eq!(db.cypher(&removed, json!({})).await, [json!({ "removed": 3 })]);
+        assert_ne!(rig.stable(&leave_out).await, before, "{kind}");
+        rig.sync(0).await;
+        assert_eq!(rig.stable(&leave_out).await, before, "{kind}");
+    }
+    for changed in [
+        "MATCH (d:ProxmoxDisk) WITH d LIMIT 3 DETACH DELETE d",
+        "MATCH (n:ProxmoxNetworkInterface) WITH n LIMIT 3 SET n.bridge = 'vmbr99'",
+        "MATCH (s:ProxmoxSnapshot) WITH s LIMIT 3 SET s.current = NOT s.current",
+        "MATCH (v:ProxmoxVM) WITH v LIMIT 3 SET v.name = 'by hand'",
+        "MATCH (v:ProxmoxVM)<-[h:HOSTS_VM]-(n) WITH v, h, n LIMIT 3 DELETE h \
+         WITH v, n MATCH (m:ProxmoxNode) WHERE m.name <> n.name WITH v, head(collect(m)) AS m CREATE (m)-[:HOSTS_VM {lastupdated: 1}]->(v)",
+    ] {
+        db.cypher(changed, json!({})).await;
+        assert_ne!(rig.stable(&leave_out).await, before, "{changed}");
+        rig.sync(0).await;
+        assert_eq!(rig.stable(&leave_out).await, before, "{changed}");
+    }
+    // Nothing of it was kept alive by the stamps: all of it is of the last run.
+    let old = "MATCH (c:ProxmoxCluster) MATCH ()-[r]->(b) WHERE r.lastupdated < c.lastupdated AND type(r) <> 'COLLECTED' \
+               RETURN count(r) AS old";
+    assert_eq!(rig.read(old).await, [json!({ "old": 0 })]);
+    server.shutdown().await;
+}
 
 async fn a_moved_disk_has_one_place(graph: &Graph) {
     let server = serve("rig", 100).await;

@@ -17,6 +17,10 @@ use clap::Parser;
 use commands::Cli;
 use exit::{Exit, Failure};
 
+/// A sync makes and drops many small values on several threads: with glibc's allocator it takes a quarter more CPU and 5 MB more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     // Two crates of the tree speak TLS; the process has one provider for both. Only a second call fails.

@@ -384,6 +384,13 @@ pub struct Relationship {
     pub doc: &'static str,
 }
 
+impl Relationship {
+    /// The label and the key of the end that is not this one.
+    pub fn other_end(&self, label: &str) -> (&'static str, &'static [&'static str]) {
+        if self.from == label { (self.to, self.to_key) } else { (self.from, self.from_key) }
+    }
+}
+
 /// One end of a relationship.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

@@ -4,9 +4,11 @@ use pvegraph_graph::labels::{DISK, GUEST, NIC, NodeRow, RelationshipRow, SNAPSHO
 use pvegraph_inventory::{Guest, Observed};
 use serde_json::{Value, json};
 
+use crate::coverage::Coverage;
+
 /// The rows of a batch of guests.
 ///
-/// Nodes and storages are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
+/// Nodes, storages and jobs are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
 /// them is in one order for all writers: no two wait for each other.
 #[derive(Debug)]
 pub struct Batch {
@@ -26,11 +28,15 @@ pub struct Batch {
     pub hosts: Vec<RelationshipRow>,
     /// Where the volumes are, in the order of the storages.
     pub stored: Vec<RelationshipRow>,
+    /// Which jobs cover the guests, in the order of the jobs.
+    pub covered: Vec<RelationshipRow>,
+    /// What these do with the volumes, likewise.
+    pub included: Vec<RelationshipRow>,
 }
 
 impl Batch {
     /// The rows of these guests.
-    pub fn new(guests: &[Guest]) -> Self {
+    pub fn new(guests: &[Guest], coverage: &Coverage) -> Self {
         let configs = || guests.iter().filter_map(|guest| guest.config.as_ref());
         let disks = || configs().flat_map(|config| &config.disks);
         let snapshots = || guests.iter().filter_map(|guest| guest.snapshots.as_ref()).flatten();
@@ -40,7 +46,10 @@ impl Batch {
         let mut stored: Vec<_> =
             disks().filter_map(|disk| Some((disk.storage.as_ref()?, disk.vmid, &disk.disk_id))).collect();
         stored.sort_unstable();
+        let vmids: Vec<i64> = guests.iter().map(|guest| guest.vmid).collect();
         Self {
+            covered: coverage.guests(&vmids),
+            included: coverage.volumes(&vmids),
             guests: guests.iter().map(|guest| GUEST.row(guest)).collect(),
             disks: disks().map(|disk| DISK.row(disk)).collect(),
             nics: configs().flat_map(|config| &config.nics).map(|nic| NIC.row(nic)).collect(),
@@ -66,5 +75,18 @@ impl Batch {
                 })
                 .collect(),
         }
+    }
+    /// Leaves out what hangs on guests that need no more than a stamp: `written` is told the key of what has the guest's number first.
+    /// The guests themselves stay: their metrics differ from one run to the next.
+    pub fn retain(&mut self, written: impl Fn(&[Value]) -> bool) {
+        self.disks.retain(|row| written(&row.key));
+        self.nics.retain(|row| written(&row.key));
+        self.snapshots.retain(|row| written(&row.key));
+        self.chained.retain(|key| written(key));
+        self.parents.retain(|row| written(&row.from));
+        self.stored.retain(|row| written(&row.from));
+        self.hosts.retain(|row| written(&row.to));
+        self.covered.retain(|row| written(&row.to));
+        self.included.retain(|row| written(&row.to));
     }
 }

@@ -7,6 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use pvegraph_graph::StoreError;
 use pvegraph_inventory::{Guest, Scopes};
 
+use crate::coverage::Coverage;
 use crate::crawl::{Note, Unit, Units};
 use crate::load::{Loader, Tally, WRITERS};
 
@@ -71,6 +72,7 @@ pub async fn load_all(
     tally: &mut Tally,
     seen: &mut Seen,
     units: &mut Units,
+    coverage: &Coverage,
     loaded: impl Fn(usize),
 ) -> Result<Instant, StoreError> {
     let mut waiting: Vec<Guest> = Vec::new();
@@ -81,7 +83,7 @@ pub async fn load_all(
         let least = if is_overdue || crawled_at.is_some() { 1 } else { LEAST_BATCH };
         while loading.len() < WRITERS && waiting.len() >= least {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
-            loading.push(async move { (batch.len(), loader.guests(&batch).await) });
+            loading.push(async move { (batch.len(), loader.guests(&batch, coverage).await) });
         }
         is_overdue = false;
         tokio::select! {
@@ -109,11 +111,12 @@ pub async fn load_one(
     tally: &mut Tally,
     seen: &mut Seen,
     unit: Unit,
+    coverage: &Coverage,
     loaded: impl Fn(usize),
 ) -> Result<(), StoreError> {
     let guests: Vec<Guest> = seen.enter(unit).collect();
     if !guests.is_empty() {
-        tally.add(loader.guests(&guests).await?);
+        tally.add(loader.guests(&guests, coverage).await?);
         loaded(guests.len());
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! One run: crawl → load → sweep → record, with completeness per scope.
 mod batch;
+mod coverage;
 pub mod crawl;
 pub mod diff;
 mod feed;
@@ -7,5 +8,6 @@ pub mod identity;
 pub mod load;
 pub mod run;
 pub mod sweep;
+mod unchanged;
 
 pub use crawl::chain;

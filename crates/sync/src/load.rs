@@ -12,11 +12,10 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::stream::{self, TryStreamExt};
 use pvegraph_graph::cypher::{self, Writer};
 use pvegraph_graph::labels::{
     self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
-    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, PARENT_SNAPSHOT,
+    HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, PARENT_SNAPSHOT, Relationship,
     RelationshipRow, SNAPSHOT, SNAPSHOT_OF, STORAGE, STORED_ON,
 };
 use pvegraph_graph::lease::Lease;
@@ -26,7 +25,9 @@ use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Observed, Storage};
 use serde_json::{Map, Value, json};
 
 use crate::batch::Batch;
+use crate::coverage::Coverage;
 use crate::diff::{Change, Existing, is_another_guest};
+use crate::unchanged::{self, Known, OF_DISKS, OF_GUESTS, OF_SNAPSHOTS};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
 pub const BATCH_ROWS: usize = 5_000;
@@ -167,7 +168,7 @@ impl Loader<'_> {
         rows: &[NodeRow],
     ) -> Result<(), StoreError> {
         let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
-        let existing = Existing::new(label, self.read(self.writer.read_back(label, &keys)).await?);
+        let existing = Existing::new(label, self.read(self.writer.read_back(label, &[], &keys)).await?);
         for row in rows {
             self.tally(tally, label, row, existing.change(label, row));
         }
@@ -230,47 +231,58 @@ impl Loader<'_> {
     }
 
     /// Loads guests with what hangs on them, all in one transaction.
-    pub async fn guests(&self, guests: &[Guest]) -> Result<Tally, StoreError> {
+    pub async fn guests(&self, guests: &[Guest], coverage: &Coverage) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         let writer = self.writer;
-        let mut batch = Batch::new(guests);
+        let mut batch = Batch::new(guests, coverage);
         let keys: Vec<_> = batch.guests.iter().map(|row| row.key.clone()).collect();
-        let disk_keys: Vec<_> = batch.disks.iter().map(|row| row.key.clone()).collect();
-
-        let known = Existing::new(&GUEST, self.read(writer.read_back(&GUEST, &keys)).await?);
-        // A guest that the graph does not know has nothing in it. One without a configuration may: a replaced guest loses what its
-        // predecessor had.
-        let old: Vec<_> = keys.iter().filter(|key| known.get(key).is_some()).cloned().collect();
-        let (disks, nics, snapshots) = tokio::try_join!(
-            self.read_children(&DISK, &HAS_DISK, &old),
-            self.read_children(&NIC, &HAS_NETWORK_INTERFACE, &old),
-            self.read_children(&SNAPSHOT, &SNAPSHOT_OF, &old),
-        )?;
+        let known = self.known(&keys).await?;
         let replaced: Vec<Vec<Value>> = batch
             .guests
             .iter()
-            .filter(|row| known.get(&row.key).is_some_and(|known| is_another_guest(known, row)))
+            .filter(|row| known.guests.get(&row.key).is_some_and(|known| is_another_guest(known, row)))
             .map(|row| row.key.clone())
             .collect();
         tally.count(GUEST.name).deleted += replaced.len() as u64;
-        self.reduce(&mut tally, &GUEST, &known, &mut batch.guests, &replaced);
-        let gone_disks = self.reduce(&mut tally, &DISK, &disks, &mut batch.disks, &replaced);
-        let gone_nics = self.reduce(&mut tally, &NIC, &nics, &mut batch.nics, &replaced);
-        let gone_snapshots = self.reduce(&mut tally, &SNAPSHOT, &snapshots, &mut batch.snapshots, &replaced);
-        drop((known, disks, nics, snapshots));
+        self.reduce(&mut tally, &GUEST, &known.guests, &mut batch.guests, &replaced);
+        let gone_disks = self.reduce(&mut tally, &DISK, &known.disks, &mut batch.disks, &replaced);
+        let gone_nics = self.reduce(&mut tally, &NIC, &known.nics, &mut batch.nics, &replaced);
+        let gone_snapshots =
+            self.reduce(&mut tally, &SNAPSHOT, &known.snapshots, &mut batch.snapshots, &replaced);
         for (label, gone) in
             [(DISK.name, &gone_disks), (NIC.name, &gone_nics), (SNAPSHOT.name, &gone_snapshots)]
         {
             tally.count(label).deleted += gone.len() as u64;
         }
+        let mut unchanged = unchanged::unchanged(&batch, &known);
+        unchanged
+            .retain(|vmid| !replaced.iter().any(|key| key.first().and_then(Value::as_i64) == Some(*vmid)));
+        let is_unchanged =
+            |key: &[Value]| key.first().and_then(Value::as_i64).is_some_and(|vmid| unchanged.contains(&vmid));
+        batch.retain(|key| !is_unchanged(key));
+        // What the graph did not know has no old relationships.
+        let is_old = |key: &&Vec<Value>| known.guests.get(&key[..1]).is_some();
+        let (stamped, written): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| is_unchanged(key));
+        let moved: Vec<_> = written.iter().filter(is_old).cloned().collect();
+        let disk_keys: Vec<_> = batch.disks.iter().map(|row| &row.key).filter(is_old).cloned().collect();
+        let chained: Vec<_> = batch.chained.iter().filter(is_old).cloned().collect();
+        drop(known);
 
-        let Batch { guests, disks, nics, snapshots, parents, chained, hosts, stored } = batch;
+        let Batch { guests, disks, nics, snapshots, parents, hosts, stored, covered, included, .. } = batch;
         let mut statements = vec![
             writer.delete(DISK.name, DISK.key, &gone_disks),
             writer.delete(NIC.name, NIC.key, &gone_nics),
             writer.delete(SNAPSHOT.name, SNAPSHOT.key, &gone_snapshots),
             writer.delete(GUEST.name, GUEST.key, &replaced),
             writer.upsert(&GUEST, guests),
+            writer.confirm_owned(&DISK, &HAS_DISK, &stamped),
+            writer.confirm_owned(&NIC, &HAS_NETWORK_INTERFACE, &stamped),
+            writer.confirm_owned(&SNAPSHOT, &SNAPSHOT_OF, &stamped),
+            writer.confirm_beyond(&SNAPSHOT, &SNAPSHOT_OF, &PARENT_SNAPSHOT, &stamped),
+            writer.confirm(&GUEST, &HOSTS_VM, &stamped),
+            writer.confirm_beyond(&DISK, &HAS_DISK, &STORED_ON, &stamped),
+            writer.confirm(&GUEST, &BACKS_UP, &stamped),
+            writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &stamped),
         ];
         statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disks));
         statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nics));
@@ -280,25 +292,46 @@ impl Loader<'_> {
             writer.relate(&PARENT_SNAPSHOT, parents),
             writer.unrelate(&PARENT_SNAPSHOT, &chained),
             writer.relate(&HOSTS_VM, hosts),
-            writer.unrelate(&HOSTS_VM, &keys),
+            writer.unrelate(&HOSTS_VM, &moved),
             writer.relate(&STORED_ON, stored),
             writer.unrelate(&STORED_ON, &disk_keys),
+            writer.relate(&BACKS_UP, covered),
+            writer.relate(&INCLUDES_DISK, included),
         ]);
         statements.retain(|statement| !is_empty(statement));
         self.write(statements).await?;
         Ok(tally)
     }
 
+    /// What the graph has of these guests.
+    async fn known(&self, keys: &[Vec<Value>]) -> Result<Known, StoreError> {
+        let guests = self.writer.read_back(&GUEST, &OF_GUESTS, keys);
+        let guests = Existing::new(&GUEST, self.read(guests).await?);
+        // A guest that the graph does not know has nothing in it. One without a configuration may: a replaced guest loses what its
+        // predecessor had.
+        let old: Vec<_> = keys.iter().filter(|key| guests.get(key).is_some()).cloned().collect();
+        let (disks, nics, snapshots) = tokio::try_join!(
+            self.read_children(&DISK, &HAS_DISK, &OF_DISKS, &old),
+            self.read_children(&NIC, &HAS_NETWORK_INTERFACE, &[], &old),
+            self.read_children(&SNAPSHOT, &SNAPSHOT_OF, &OF_SNAPSHOTS, &old),
+        )?;
+        Ok(Known { guests, disks, nics, snapshots })
+    }
+
     async fn read_children<T>(
         &self,
         label: &Label<T>,
-        of: &labels::Relationship,
+        of: &Relationship,
+        related: &[&Relationship],
         guests: &[Vec<Value>],
     ) -> Result<Existing, StoreError> {
         if guests.is_empty() {
             return Ok(Existing::default());
         }
-        Ok(Existing::new(label, self.read(self.writer.read_back_of_guests(label, of, guests)).await?))
+        Ok(Existing::new(
+            label,
+            self.read(self.writer.read_back_of_guests(label, of, related, guests)).await?,
+        ))
     }
 
     /// Counts rows against what the graph has, and leaves in them what differs from it: a second run sends little. Answers the keys
@@ -351,44 +384,30 @@ impl Loader<'_> {
         .await
     }
 
-    /// Loads what jobs cover. `whole`: this run saw all guests, so that what a job's answer lacks is really not covered; but the
-    /// volumes of `unread` guests, whose configurations could not be read, stay as they are.
+    /// Loads what jobs cover besides the guests that came in batches, then removes what they do not cover any more: no reader sees a
+    /// job cover less than it did or does. `whole`: this run saw all guests, so that what a job's answer lacks is really not
+    /// covered; but the volumes of `unread` guests, whose configurations could not be read, stay as they are.
     pub async fn coverage(
         &self,
-        jobs: &[BackupJob],
+        coverage: &Coverage,
+        loaded: &HashSet<i64>,
         whole: bool,
         unread: &[Value],
     ) -> Result<(), StoreError> {
-        stream::iter(jobs.iter().map(Ok))
-            .try_for_each_concurrent(WRITERS, |job| self.coverage_of(job, whole, unread))
-            .await
-    }
-
-    /// What is new first, in as many transactions as it takes, then what is old is removed: no reader sees a job cover less than it
-    /// did or does.
-    async fn coverage_of(&self, job: &BackupJob, whole: bool, unread: &[Value]) -> Result<(), StoreError> {
-        let (Some(guests), Some(volumes)) = (&job.guests, &job.volumes) else { return Ok(()) };
         let writer = self.writer;
-        let id = || vec![json!(job.job_id)];
-        for guests in guests.chunks(BATCH_ROWS) {
-            let covers = guests.iter().map(|vmid| RelationshipRow::new(id(), vec![json!(vmid)]));
-            self.write(vec![writer.relate(&BACKS_UP, covers.collect())]).await?;
+        for vmids in coverage.others(loaded).chunks(BATCH_ROWS) {
+            let mut statements = vec![
+                writer.relate(&BACKS_UP, coverage.guests(vmids)),
+                writer.relate(&INCLUDES_DISK, coverage.volumes(vmids)),
+            ];
+            statements.retain(|statement| !is_empty(statement));
+            self.write(statements).await?;
         }
-        for volumes in volumes.chunks(BATCH_ROWS) {
-            let takes = volumes.iter().map(|volume| RelationshipRow {
-                from: id(),
-                to: vec![json!(volume.vmid), json!(volume.disk_id)],
-                set: Map::from_iter([
-                    ("included".to_owned(), json!(volume.included)),
-                    ("reason".to_owned(), json!(volume.reason)),
-                ]),
-            });
-            self.write(vec![writer.relate(&INCLUDES_DISK, takes.collect())]).await?;
-        }
-        if whole {
+        let jobs = coverage.jobs();
+        if whole && !jobs.is_empty() {
             let old = vec![
-                writer.unrelate(&BACKS_UP, &[id()]),
-                writer.unrelate_but(&INCLUDES_DISK, &[id()], "vmid", unread),
+                writer.unrelate(&BACKS_UP, &jobs),
+                writer.unrelate_but(&INCLUDES_DISK, &jobs, "vmid", unread),
             ];
             self.write(old).await?;
         }

@@ -13,6 +13,7 @@ use pvegraph_inventory::{ClusterId, Completeness, NodeStatus, Scope, Scopes};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::coverage::Coverage;
 use crate::crawl::{Crawl, Survey, SurveyError, chain};
 use crate::feed::{self, Seen};
 use crate::identity::{self, IdentityError};
@@ -222,6 +223,9 @@ async fn cluster(
         return Err(IdentityError::Twice { id: cluster_id }.into());
     }
     progress.surveyed(&cluster_id, survey.guests.len());
+    let phase =
+        |done| tracing::debug!(cluster = %cluster_id, seconds = began.elapsed().as_secs_f64(), "{done}");
+    phase("surveyed");
 
     // A dry run is compared with what is there, and its tag must be later than all of that.
     let tag = lease.map_or(i64::MAX, |lease| lease.tag);
@@ -245,31 +249,35 @@ async fn cluster(
         .await
         .map_err(graph)?;
 
-    let jobs = survey.backup_jobs.take();
-    if let Some(jobs) = &jobs {
-        loader.backup_jobs(&mut tally, jobs).await.map_err(graph)?;
+    let mut jobs = survey.backup_jobs.take().unwrap_or_default();
+    let coverage = Coverage::take(&mut jobs);
+    if !jobs.is_empty() {
+        loader.backup_jobs(&mut tally, &jobs).await.map_err(graph)?;
     }
-    let jobs = jobs.unwrap_or_default();
+    phase("cluster-wide facts loaded");
 
     let mut seen = Seen::default();
     seen.note(std::mem::take(&mut survey.notes));
     let loaded = |guests| progress.loaded(&cluster_id, guests);
     let crawled_at =
-        feed::load_all(loader, &mut tally, &mut seen, &mut units, loaded).await.map_err(graph)?;
+        feed::load_all(loader, &mut tally, &mut seen, &mut units, &coverage, loaded).await.map_err(graph)?;
     let vanished: Vec<i64> = seen.gone.drain().filter(|vmid| !seen.loaded.contains(vmid)).collect();
     if !vanished.is_empty() {
         let unit = crawl.find_again(&survey, &vanished).await;
         seen.listed.retain(|vmid| !vanished.contains(vmid));
-        feed::load_one(loader, &mut tally, &mut seen, unit, loaded).await.map_err(graph)?;
+        feed::load_one(loader, &mut tally, &mut seen, unit, &coverage, loaded).await.map_err(graph)?;
     }
 
+    phase("guests loaded");
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
+    phase("swept");
     // After the sweep, because what stays although this run did not see it, PVE may have left out of a job as well.
     let whole = survey.sees_all_guests()
         && loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?.rows.is_empty();
     let unread: Vec<Value> = seen.unread.iter().map(|vmid| Value::from(*vmid)).collect();
-    loader.coverage(&jobs, whole, &unread).await.map_err(graph)?;
+    loader.coverage(&coverage, &seen.loaded, whole, &unread).await.map_err(graph)?;
 
+    phase("coverage loaded");
     let mut odd = std::mem::take(&mut survey.odd);
     odd.append(&mut seen.odd);
     // An answer that is read again says the same again.

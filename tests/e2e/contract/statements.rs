@@ -374,7 +374,7 @@ async fn rows_are_written_alike() {
             ]
         })
         .await;
-        assert!(both.read("nothing", |store| at(store, 1000).read_back(&GUEST, &keys(json!([[100]])))).await.is_empty());
+        assert!(both.read("nothing", |store| at(store, 1000).read_back(&GUEST, &[&HOSTS_VM, &BACKS_UP], &keys(json!([[100]])))).await.is_empty());
         assert_eq!(both.read("nothing", |_| count(&rig, GUEST.name)).await, ["[0]"]);
         assert!(both.read("nothing", |store| at(store, 1000).untouched(GUEST.name, GUEST.key, &["node"])).await.is_empty());
 
@@ -383,25 +383,25 @@ async fn rows_are_written_alike() {
         both.write("the same again", |store| estate(at(store, 1001))).await;
 
         let read_back = both
-            .read("guests", |store| at(store, 1).read_back(&GUEST, &keys(json!([[100], [103], [999], [100], [102]]))))
+            .read("guests", |store| at(store, 1).read_back(&GUEST, &[&HOSTS_VM, &BACKS_UP], &keys(json!([[100], [103], [999], [100], [102]]))))
             .await;
         assert_eq!(read_back.len(), 4, "{read_back:?}");
-        both.read("clusters", |store| at(store, 1).read_back(&CLUSTER, &keys(json!([[]])))).await;
-        both.read("nodes", |store| at(store, 1).read_back(&NODE, &keys(json!([["pve1"], ["PVE1"], ["pve2"]])))).await;
-        both.read("storages", |store| at(store, 1).read_back(&STORAGE, &keys(json!([["Ü 'quoted\" \\ \n $x"], ["local"]])))).await;
-        both.read("disks", |store| at(store, 1).read_back(&DISK, &keys(json!([[100, "scsi0"], [100, "rootfs"]])))).await;
-        both.read("interfaces", |store| at(store, 1).read_back(&NIC, &keys(json!([[100, "net0"], [101, "net0"]])))).await;
-        both.read("jobs", |store| at(store, 1).read_back(&BACKUP_JOB, &keys(json!([["off"], ["backup-1"]])))).await;
-        both.read("snapshots", |store| at(store, 1).read_back(&SNAPSHOT, &keys(json!([[100, "two"], [101, "two"]])))).await;
+        both.read("clusters", |store| at(store, 1).read_back(&CLUSTER, &[], &keys(json!([[]])))).await;
+        both.read("nodes", |store| at(store, 1).read_back(&NODE, &[], &keys(json!([["pve1"], ["PVE1"], ["pve2"]])))).await;
+        both.read("storages", |store| at(store, 1).read_back(&STORAGE, &[], &keys(json!([["Ü 'quoted\" \\ \n $x"], ["local"]])))).await;
+        both.read("disks", |store| at(store, 1).read_back(&DISK, &[&STORED_ON, &INCLUDES_DISK], &keys(json!([[100, "scsi0"], [100, "rootfs"]])))).await;
+        both.read("interfaces", |store| at(store, 1).read_back(&NIC, &[], &keys(json!([[100, "net0"], [101, "net0"]])))).await;
+        both.read("jobs", |store| at(store, 1).read_back(&BACKUP_JOB, &[], &keys(json!([["off"], ["backup-1"]])))).await;
+        both.read("snapshots", |store| at(store, 1).read_back(&SNAPSHOT, &[&PARENT_SNAPSHOT], &keys(json!([[100, "two"], [101, "two"]])))).await;
         let vmids = keys(json!([[100], [101], [103], [999]]));
-        let disks = both.read("disks of guests", |store| at(store, 1).read_back_of_guests(&DISK, &HAS_DISK, &vmids)).await;
+        let disks = both.read("disks of guests", |store| at(store, 1).read_back_of_guests(&DISK, &HAS_DISK, &[&STORED_ON, &INCLUDES_DISK], &vmids)).await;
         assert_eq!(disks.len(), 3, "{disks:?}");
         let nics = both
-            .read("interfaces of guests", |store| at(store, 1).read_back_of_guests(&NIC, &HAS_NETWORK_INTERFACE, &vmids))
+            .read("interfaces of guests", |store| at(store, 1).read_back_of_guests(&NIC, &HAS_NETWORK_INTERFACE, &[], &vmids))
             .await;
         assert_eq!(nics.len(), 2, "{nics:?}");
         let snapshots = both
-            .read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &vmids))
+            .read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &[&PARENT_SNAPSHOT], &vmids))
             .await;
         assert_eq!(snapshots.len(), 3, "{snapshots:?}");
         let chain = "MATCH (a:ProxmoxSnapshot)-[:PARENT_SNAPSHOT]->(b:ProxmoxSnapshot) RETURN a.cluster_id, a.vmid, a.name, b.vmid, b.name";
@@ -426,8 +426,33 @@ async fn rows_are_written_alike() {
             .await;
         }
         let snapshots =
-            both.read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &vmids)).await;
+            both.read("snapshots of guests", |store| at(store, 1).read_back_of_guests(&SNAPSHOT, &SNAPSHOT_OF, &[&PARENT_SNAPSHOT], &vmids)).await;
         assert_eq!(snapshots.len(), 5, "{snapshots:?}");
+
+        // Stamped without being written: what hangs on these guests, and nothing of another guest or cluster.
+        both.write("stamped", |store| {
+            let writer = at(store, 1500);
+            let guests = keys(json!([[100], [101], [999]]));
+            vec![
+                writer.confirm_owned(&DISK, &HAS_DISK, &guests),
+                writer.confirm_owned(&NIC, &HAS_NETWORK_INTERFACE, &guests),
+                writer.confirm_owned(&SNAPSHOT, &SNAPSHOT_OF, &guests),
+                writer.confirm_beyond(&SNAPSHOT, &SNAPSHOT_OF, &PARENT_SNAPSHOT, &guests),
+                writer.confirm_beyond(&DISK, &HAS_DISK, &STORED_ON, &guests),
+                writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &guests),
+                writer.confirm(&GUEST, &HOSTS_VM, &guests),
+                writer.confirm(&GUEST, &BACKS_UP, &guests),
+            ]
+        })
+        .await;
+        let stamped = "MATCH (a)-[r]->(b) WHERE r.lastupdated = 1500 \
+                       RETURN type(r) AS type, a.cluster_id AS cluster, coalesce(a.vmid, b.vmid) AS vmid, count(*) AS count \
+                       ORDER BY type, vmid";
+        let stamped = both.read("stamped", |_| Statement::new(stamped)).await;
+        assert!(stamped.iter().all(|row| row.contains("\"rig\",100") || row.contains("\"rig\",101")), "{stamped:?}");
+        for kind in ["HAS_DISK", "HAS_NETWORK_INTERFACE", "SNAPSHOT_OF", "PARENT_SNAPSHOT", "HOSTS_VM", "STORED_ON"] {
+            assert!(stamped.iter().any(|row| row.contains(kind)), "{kind}: {stamped:?}");
+        }
 
         // What is not said stays; what is null goes; types change.
         both.write("said in part", |store| {
@@ -444,10 +469,10 @@ async fn rows_are_written_alike() {
             )]
         })
         .await;
-        let known = both.read("said in part", |store| at(store, 1).read_back(&GUEST, &keys(json!([[100], [104]])))).await;
+        let known = both.read("said in part", |store| at(store, 1).read_back(&GUEST, &[&HOSTS_VM, &BACKS_UP], &keys(json!([[100], [104]])))).await;
         assert!(known[0].contains("\"first\"") && known[0].contains("\"p\""), "{known:?}");
         assert!(known[1].contains("\"pve2:100\"") && known[1].contains("\"guest 100\""), "{known:?}");
-        assert!(known[1].ends_with(",1000]"), "firstseen stays: {known:?}");
+        assert!(known[1].contains(",1000,[[\"pve1\"]]"), "firstseen stays: {known:?}");
 
         // A relationship without one of its ends, or with an end that only the other cluster has.
         both.write("ends", |store| {
@@ -536,8 +561,8 @@ async fn rows_are_written_alike() {
             ]
         })
         .await;
-        let new = both.read("another guest", |store| at(store, 1).read_back(&GUEST, &keys(json!([[100]])))).await;
-        assert!(new[0].ends_with(",2004]") && new[0].contains("null"), "{new:?}");
+        let new = both.read("another guest", |store| at(store, 1).read_back(&GUEST, &[&HOSTS_VM, &BACKS_UP], &keys(json!([[100]])))).await;
+        assert!(new[0].ends_with(",2004,[],[]]") && new[0].contains("null"), "{new:?}");
         both.write("the cluster", |store| vec![at(store, 2005).delete(CLUSTER.name, CLUSTER.key, &keys(json!([[]])))]).await;
     })
     .await;
