@@ -155,6 +155,11 @@ impl Lease {
         })
     }
 
+    /// The `id` of its node.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The last statement of each of the holder's transactions: renews the lease, or stops the transaction where it is lost. Last,
     /// because it locks the lease's node until the commit, and parallel writers would queue there.
     pub fn guard(&self, now: i64) -> Statement {

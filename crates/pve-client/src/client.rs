@@ -251,6 +251,12 @@ impl PveClient {
         }
     }
 
+    /// Who asks: `user@realm!token`, or `user@realm`.
+    #[must_use]
+    pub fn account(&self) -> String {
+        self.shared.session.account()
+    }
+
     /// The endpoint that answered last, or the first one, for example `https://192.0.2.11:8006`.
     #[must_use]
     pub fn endpoint(&self) -> &str {

@@ -124,6 +124,32 @@ fn task(operation: &'static str, upid: &Upid) -> ApiPath {
     ApiPath::new(operation).node(&upid.node).fixed("tasks").segment(upid)
 }
 
+impl PveClient {
+    /// Puts, as [`PveClient::put`], where a task may be answered.
+    ///
+    /// # Errors
+    /// Likewise. Where the answer is no task, [`ApiError::outcome_unknown`] is so.
+    pub async fn put_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.put(path, form).await?)
+    }
+
+    /// Posts, likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn post_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.post(path, form).await?)
+    }
+
+    /// Deletes, likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn delete_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.delete(path, form).await?)
+    }
+}
+
 /// The task that a write has started; some writes answer `null` and are done.
 fn started(path: &ApiPath, answer: &Value) -> Result<Option<Upid>, ApiError> {
     if answer.is_null() {
@@ -142,10 +168,9 @@ macro_rules! writes {
                 /// `form` holds the parameters. Answers the task that was started; with `None` it is done.
                 ///
                 /// # Errors
-                /// As [`PveClient::put`]. Where the answer is no task, [`ApiError::outcome_unknown`] is so.
+                /// As [`PveClient::put_task`].
                 pub async fn $name(&self, $($arg: $ty,)* form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
-                    let path = $path;
-                    started(&path, &self.$verb(&path, form).await?)
+                    self.$verb(&$path, form).await
                 }
             )*
         }
@@ -158,19 +183,19 @@ macro_rules! writes {
 writes! {
     /// Changes a machine's configuration at once, option by option: what came before an option that fails stays. Needs the
     /// privilege of each option.
-    put_qemu_config(node: &str, vmid: i64) = put qemu("change guest config", node, vmid).fixed("config");
+    put_qemu_config(node: &str, vmid: i64) = put_task qemu("change guest config", node, vmid).fixed("config");
     /// The same in a task: for devices, whose plugging takes its time.
-    post_qemu_config(node: &str, vmid: i64) = post qemu("change guest config", node, vmid).fixed("config");
+    post_qemu_config(node: &str, vmid: i64) = post_task qemu("change guest config", node, vmid).fixed("config");
     /// Changes a container's configuration, all or nothing.
-    put_lxc_config(node: &str, vmid: i64) = put lxc("change guest config", node, vmid).fixed("config");
+    put_lxc_config(node: &str, vmid: i64) = put_task lxc("change guest config", node, vmid).fixed("config");
     /// Makes a machine's disk larger. Needs `VM.Config.Disk` on the guest.
-    resize_qemu(node: &str, vmid: i64) = put qemu("grow disk", node, vmid).fixed("resize");
+    resize_qemu(node: &str, vmid: i64) = put_task qemu("grow disk", node, vmid).fixed("resize");
     /// Makes a container's volume larger, likewise. The size that it has already is an error.
-    resize_lxc(node: &str, vmid: i64) = put lxc("grow volume", node, vmid).fixed("resize");
+    resize_lxc(node: &str, vmid: i64) = put_task lxc("grow volume", node, vmid).fixed("resize");
     /// Starts, stops, shuts down, … a machine: `action` is PVE's word. Needs `VM.PowerMgmt` on the guest.
     qemu_power(node: &str, vmid: i64, action: &str) =
-        post qemu("change power", node, vmid).fixed("status").segment(action);
+        post_task qemu("change power", node, vmid).fixed("status").segment(action);
     /// A container's, likewise.
     lxc_power(node: &str, vmid: i64, action: &str) =
-        post lxc("change power", node, vmid).fixed("status").segment(action);
+        post_task lxc("change power", node, vmid).fixed("status").segment(action);
 }
