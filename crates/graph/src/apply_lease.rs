@@ -33,7 +33,8 @@ impl Lease {
                 "MATCH (l:{LEASE} {{id: $id}})\nWHERE coalesce(l.audit_entries, 0) <= $entries\n\
                  SET l.audit_entries = $entries, l.audit_hash = $hash"
             ));
-            statements.push(mirror.with("id", self.id()).with("entries", *entries).with("hash", hash.as_str()));
+            statements
+                .push(mirror.with("id", self.id()).with("entries", *entries).with("hash", hash.as_str()));
         }
         statements.push(self.guard(now));
         let answers = store.write(statements).await?;

@@ -45,6 +45,9 @@ pub struct Found {
     /// Our hash of what waits for a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
+    /// The names of the options that wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
 }
 
 /// What happened.
@@ -59,6 +62,8 @@ pub enum Event {
         plan: String,
         /// The cluster.
         cluster: String,
+        /// Who approved the plan.
+        approver: String,
     },
     /// A run that was cut off goes on.
     Resumed,
@@ -105,6 +110,14 @@ pub enum Event {
         call: Call,
         /// What it said.
         reason: String,
+    },
+    /// What a failed call has left waiting is about to be taken back.
+    Revert {
+        /// Which.
+        #[serde(flatten)]
+        call: Call,
+        /// The options.
+        keys: Vec<String>,
     },
     /// It is proven that nothing came of the call.
     NotDone {
@@ -199,6 +212,8 @@ pub struct Record {
     pub plan: String,
     /// The cluster.
     pub cluster: String,
+    /// Who approved the plan.
+    pub approver: String,
     /// How far each call came that was begun.
     pub calls: BTreeMap<Call, Reached>,
     /// Tasks that are known: a search for a lost one leaves them out.
@@ -237,11 +252,12 @@ impl Record {
         }
         self.lines += 1;
         match &entry.event {
-            Event::Begin { run, plan, cluster } => {
+            Event::Begin { run, plan, cluster, approver } => {
                 if self.lines > 1 {
                     return Err("a second `begin`".to_owned());
                 }
-                (self.run, self.plan, self.cluster) = (run.clone(), plan.clone(), cluster.clone());
+                (self.run, self.plan) = (run.clone(), plan.clone());
+                (self.cluster, self.approver) = (cluster.clone(), approver.clone());
             }
             Event::Resumed => self.exit = None,
             Event::Intent { call, before, .. } => {
@@ -255,7 +271,7 @@ impl Record {
                 self.upids.extend(upid.clone());
                 self.calls.insert(*call, Reached::Dispatched { at, before, upid: upid.clone() });
             }
-            Event::TaskDone { call, .. } => {
+            Event::TaskDone { call, .. } | Event::Revert { call, .. } => {
                 self.begun(*call)?;
             }
             Event::Busy { call, .. } | Event::NotDone { call } => {
@@ -359,7 +375,8 @@ mod tests {
     use std::fs;
 
     fn begin() -> Event {
-        Event::Begin { run: "r1".to_owned(), plan: "abc".to_owned(), cluster: "rig".to_owned() }
+        let [run, plan, cluster, approver] = ["r1", "abc", "rig", "root"].map(str::to_owned);
+        Event::Begin { run, plan, cluster, approver }
     }
 
     fn intent(call: Call) -> Event {
@@ -370,7 +387,7 @@ mod tests {
             node: "pve1".to_owned(),
             request: "PUT /nodes/pve1/qemu/100/config".to_owned(),
             keys: vec!["tags".to_owned()],
-            before: Found { digest: Some("d1".to_owned()), pending: None },
+            before: Found { digest: Some("d1".to_owned()), pending: None, waiting: Vec::new() },
         }
     }
 
@@ -389,7 +406,7 @@ mod tests {
         for cut in [last + 1, whole.len() - 1] {
             fs::write(&path, &whole[..cut]).unwrap();
             let mut journal = Journal::open(&path).unwrap();
-            let before = Found { digest: Some("d1".to_owned()), pending: None };
+            let before = Found { digest: Some("d1".to_owned()), pending: None, waiting: Vec::new() };
             assert_eq!(journal.record().calls[&CALL], Reached::Intent { at: 2, before }, "cut at {cut}");
             // It goes on in a line of its own.
             journal.add(4, Event::NotDone { call: CALL }).unwrap();

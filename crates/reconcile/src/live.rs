@@ -44,11 +44,7 @@ impl LiveGuest {
             status: row.status.clone().unwrap_or_else(|| "unknown".to_owned()),
             pool: row.pool.clone(),
             ha: row.hastate.clone().filter(|state| state != "ignored"),
-            config: config
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| (key.clone(), text(value)))
-                .collect(),
+            config: texts(config),
         }
     }
 
@@ -91,6 +87,12 @@ impl LiveGuest {
             _ => None,
         }
     }
+}
+
+/// A configuration's options as texts.
+pub fn texts(config: &Map<String, Value>) -> BTreeMap<String, String> {
+    let present = config.iter().filter(|(_, value)| !value.is_null());
+    present.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 /// A scalar of PVE's JSON as its configuration file spells it.
@@ -369,7 +371,7 @@ pub async fn migration(
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.
-async fn tag_style(client: &PveClient) -> TagStyle {
+pub async fn tag_style(client: &PveClient) -> TagStyle {
     let path = ApiPath::new("read datacenter options").fixed("/cluster/options");
     let options = client.get(&path).await.unwrap_or_default();
     let case_sensitive = match options.get("tag-style") {

@@ -1,6 +1,8 @@
 //! The commands: one file each, and one enum that names them.
 
 pub mod adopt;
+pub mod apply;
+pub mod audit;
 pub mod config_show;
 pub mod desired;
 pub mod discover;
@@ -142,6 +144,15 @@ pub enum Command {
     Drift(drift::Drift),
     /// Show what would be done to bring guests to what is desired; do nothing of it
     Plan(plan::PlanCommand),
+    /// Carry out a plan
+    Apply(apply::Apply),
+    /// Go on with a run that was cut off or paused
+    Resume(apply::Resume),
+    /// Let running and further applies send nothing more, until `resume`
+    Pause(apply::Pause),
+    /// Check the log of who changed what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Write what a cluster has as the declarative document
     Discover(discover::Discover),
     /// Take live guests over as they are: desired state and binding, with nothing to change
@@ -174,6 +185,10 @@ impl Command {
             Self::Adopt(command) => command.run(global),
             Self::Desired(command) => command.run(global),
             Self::Plan(command) => command.run(global),
+            Self::Apply(command) => command.run(global),
+            Self::Resume(command) => command.run(global),
+            Self::Pause(command) => command.run(global),
+            Self::Audit(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

@@ -1,0 +1,65 @@
+//! Changes of what is there: configured, grown, and looked at afterwards.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::Bench;
+
+fn results(ran: &crate::support::Ran) -> Vec<(String, String)> {
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    ran.rows()
+        .iter()
+        .map(|row| (format!("{} {}", text(row, "uid"), text(row, "action")), text(row, "result")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_applied_and_the_next_one_is_empty() {
+    let bench = Bench::new().await;
+    let before = bench.guests();
+    bench
+        .import(
+            &[
+                (100, json!({ "name": "web", "tags": ["b", "a"], "scsi0": { "size": "10G", "discard": "on" }, "net0": { "bridge": "vmbr0", "tag": 5 } })),
+                (101, json!({ "description": "hunter2", "cores": 4, "reboot": "never" })),
+                (105, json!({ "cores": 6, "unset": ["net0"] })),
+            ],
+            &[(200, json!({ "memory": 1024, "rootfs": { "size": "6G" } }))],
+        )
+        .await;
+    bench.plan().await;
+    let ran = bench.apply(&[]).await.ended(8);
+    let results = results(&ran);
+    assert!(results.contains(&("vm-100 grow".to_owned(), "done".to_owned())), "{results:?}");
+    assert!(results.contains(&("vm-101 configure".to_owned(), "pending restart".to_owned())), "{results:?}");
+    assert!(results.iter().all(|(_, result)| result == "done" || result == "pending restart"), "{results:?}");
+
+    assert_eq!(bench.option(100, "name"), "web");
+    assert_eq!(bench.option(100, "tags"), "a;b;pvegraph");
+    assert_eq!(bench.option(100, "net0"), "virtio=BC:24:11:00:00:00,bridge=vmbr0,firewall=1,tag=5");
+    assert!(
+        bench.option(100, "scsi0").contains("discard=on") && bench.option(100, "scsi0").contains("size=10G")
+    );
+    assert!(bench.option(101, "description").starts_with("hunter2"));
+    assert_eq!(bench.option(101, "cores"), "2", "it waits");
+    assert_eq!((bench.option(105, "cores").as_str(), bench.option(105, "net0").as_str()), ("6", ""));
+    assert_eq!(bench.option(200, "memory"), "1024");
+    bench.only_changed(&before, &[100, 101, 105, 200]);
+
+    // Nothing is left to do, and the run is put away.
+    assert_eq!(bench.plan().await.rows(), Vec::<Value>::new());
+    assert_eq!(bench.journal(), Vec::<Value>::new());
+    assert_eq!(fs::read_dir(bench.state().join("runs")).unwrap().count(), 2);
+    let ran = bench.rig.run(&["audit", "verify", "-o", "json"]).await.ended(0);
+    let entries = ran.rows()[0]["entries"].as_u64().unwrap();
+    assert_eq!(ran.rows()[0]["known_to_graph"].as_u64(), Some(entries));
+    // The text is neither in journal nor audit log nor plan.
+    let mut texts = vec![fs::read_to_string(bench.state().join("audit.jsonl")).unwrap()];
+    for run in fs::read_dir(bench.state().join("runs")).unwrap() {
+        texts.push(fs::read_to_string(run.unwrap().path()).unwrap());
+    }
+    texts.push(fs::read_to_string(bench.state().join("plan.json")).unwrap());
+    assert!(texts.iter().all(|text| !text.contains("hunter2")));
+    bench.server.shutdown().await;
+}
