@@ -45,6 +45,9 @@ pub struct Found {
     /// Our hash of what waits for a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
+    /// Before a call, our hash of what the call does not write: if it is another one after it, somebody else has written too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<String>,
     /// The names of the options that wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<String>,
@@ -387,7 +390,7 @@ mod tests {
             node: "pve1".to_owned(),
             request: "PUT /nodes/pve1/qemu/100/config".to_owned(),
             keys: vec!["tags".to_owned()],
-            before: Found { digest: Some("d1".to_owned()), pending: None, waiting: Vec::new() },
+            before: Found { digest: Some("d1".to_owned()), pending: None, ..Found::default() },
         }
     }
 
@@ -406,7 +409,7 @@ mod tests {
         for cut in [last + 1, whole.len() - 1] {
             fs::write(&path, &whole[..cut]).unwrap();
             let mut journal = Journal::open(&path).unwrap();
-            let before = Found { digest: Some("d1".to_owned()), pending: None, waiting: Vec::new() };
+            let before = Found { digest: Some("d1".to_owned()), pending: None, ..Found::default() };
             assert_eq!(journal.record().calls[&CALL], Reached::Intent { at: 2, before }, "cut at {cut}");
             // It goes on in a line of its own.
             journal.add(4, Event::NotDone { call: CALL }).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::{Exclusive, fresh};
+use pvegraph_testkit::{Exclusive, Neo4jServer, fresh};
 use serde_json::{Value, json};
 
 use crate::support::{Graph, Ran, Rig};
@@ -14,7 +14,7 @@ use crate::support::{Graph, Ran, Rig};
 pub struct Bench {
     pub server: SimServer,
     pub rig: Rig,
-    _db: Exclusive,
+    db: Exclusive,
 }
 
 pub fn vm(vmid: i64) -> String {
@@ -65,7 +65,11 @@ impl Bench {
         let scope = "CREATE (:ManagedScope {cluster_id: 'rig', name: 'all', vmid_min: 100, vmid_max: 999, \
             allow: ['grow', 'configure', 'power']})";
         db.cypher(scope, json!({})).await;
-        Self { server, rig, _db: db }
+        Self { server, rig, db }
+    }
+
+    pub fn db(&self) -> &Neo4jServer {
+        &self.db
     }
 
     pub fn world(&self) -> &World {

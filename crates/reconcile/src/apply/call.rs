@@ -17,6 +17,9 @@ use crate::plan::{FormValue, Method, Operation, Request};
 /// By how many seconds a node's clock may be behind this host's.
 const CLOCK_SKEW: i64 = 300;
 
+/// Stands for a digest that is not only of our own writing.
+const FOREIGN: &str = "changed by somebody else";
+
 /// How a call ended.
 pub(super) enum End {
     /// The guest is as the call wants it.
@@ -160,7 +163,7 @@ impl Sending<'_, '_> {
         let planned = Found {
             digest: operation.digest.clone(),
             pending: operation.pending_sha256.clone(),
-            waiting: Vec::new(),
+            ..Found::default()
         };
         let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
         if let Err(reason) = before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected) {
@@ -175,7 +178,7 @@ impl Sending<'_, '_> {
             let reason = format!("{}: nobody desires it any more: plan again", operation.uid);
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
         };
-        let found = seen.found();
+        let found = Found { rest: Some(seen.rest(request)), ..seen.found() };
         let form = match request.form(found.digest.as_deref(), guest, Some(&seen.guest), run.secrets) {
             Ok(form) => form,
             Err(error) => {
@@ -260,7 +263,7 @@ impl Sending<'_, '_> {
             }
             // The guest tells what the task does not.
             Err(error) => match self.shown().await {
-                Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(waiting, &seen),
+                Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(before, waiting, &seen),
                 _ => self.unknown(format!("its task {upid} can't be followed: {error}")),
             },
         }
@@ -295,7 +298,7 @@ impl Sending<'_, '_> {
                                 redacted(&said.text(), hidden)
                             );
                         }
-                        return self.verified(waiting, &seen);
+                        return self.verified(before, waiting, &seen);
                     }
                     break (Vec::new(), Some(seen));
                 }
@@ -373,7 +376,7 @@ impl Sending<'_, '_> {
                     let unchanged = same(before, &seen.found());
                     match after {
                         After::Holds { waiting, blind } if !blind || !unchanged => {
-                            return self.verified(waiting, &seen);
+                            return self.verified(before, waiting, &seen);
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
                         _ => last = "the guest was changed, and not into what was sent".to_owned(),
@@ -467,8 +470,18 @@ impl Sending<'_, '_> {
         }
     }
 
-    fn verified(&self, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
-        let found = seen.found();
+    fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
+        let mut found = seen.found();
+        let restarts = self.request.path.contains("/status/");
+        if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
+            tracing::warn!(
+                "{} (guest {}): somebody else has changed it at the same time",
+                self.operation.uid,
+                self.operation.vmid
+            );
+            // No digest is like this one: what comes next of this guest needs another plan.
+            found.digest = Some(FOREIGN.to_owned());
+        }
         self.run.note(Event::Verified { call: self.at, waiting: waiting.clone(), after: found.clone() })?;
         let mut state = self.run.state();
         state.touched.insert(self.at.op);

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, ApiPath, PveClient};
 use pvegraph_inventory::GuestType;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use crate::canonical::hex;
 use crate::journal::Found;
 use crate::live::{self, LiveGuest};
-use crate::plan::pending_sha256;
+use crate::plan::{FormValue, Request, pending_sha256};
+
+/// Options that PVE writes by itself: the digest, what a replaced volume becomes, locks.
+const OF_PVE: [&str; 6] = ["digest", "unused", "lock", "vmgenid", "meta", "parent"];
 
 /// A guest as it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +32,30 @@ impl Look {
         Found {
             digest: self.guest.config.get("digest").cloned(),
             pending: Some(pending_sha256(&self.pending)),
+            rest: None,
             waiting: self.pending.keys().cloned().collect(),
         }
+    }
+
+    /// Our hash of the options in force that a call does not write.
+    pub fn rest(&self, request: &Request) -> String {
+        let disk = match request.set.get("disk") {
+            Some(FormValue::Plain(disk)) => disk.as_str(),
+            _ => "",
+        };
+        let written = |key: &str| {
+            request.set.contains_key(key)
+                || request.delete.contains(key)
+                || key == disk
+                // What waited comes into force with a restart.
+                || self.pending.contains_key(key)
+                || OF_PVE.iter().any(|own| key.starts_with(own))
+        };
+        let mut hasher = Sha256::new();
+        for (key, value) in self.guest.config.iter().filter(|(key, _)| !written(key)) {
+            hasher.update(format!("{}:{key}={}:{value};", key.len(), value.len()));
+        }
+        hex(&hasher.finalize())
     }
 
     /// The lock that it is under.
