@@ -85,6 +85,9 @@ pub enum Event {
         request: String,
         /// The names of its parameters.
         keys: Vec<String>,
+        /// Tasks of this kind that were there before: none of them is this call's.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<String>,
         /// What the guest's configuration is before it.
         #[serde(default)]
         before: Found,
@@ -219,7 +222,7 @@ pub struct Record {
     pub approver: String,
     /// How far each call came that was begun.
     pub calls: BTreeMap<Call, Reached>,
-    /// Tasks that are known: a search for a lost one leaves them out.
+    /// Tasks that are known, ours and those that were there before: a search for a lost one leaves them out.
     pub upids: Vec<String>,
     /// The exit code, where the run has ended.
     pub exit: Option<u8>,
@@ -263,10 +266,11 @@ impl Record {
                 (self.cluster, self.approver) = (cluster.clone(), approver.clone());
             }
             Event::Resumed => self.exit = None,
-            Event::Intent { call, before, .. } => {
+            Event::Intent { call, before, others, .. } => {
                 if !matches!(self.calls.get(call), None | Some(Reached::NotDone)) {
                     return Err("an intent for a call that was sent already".to_owned());
                 }
+                self.upids.extend(others.iter().cloned());
                 self.calls.insert(*call, Reached::Intent { at: entry.at, before: before.clone() });
             }
             Event::Dispatched { call, upid } => {
@@ -390,6 +394,7 @@ mod tests {
             node: "pve1".to_owned(),
             request: "PUT /nodes/pve1/qemu/100/config".to_owned(),
             keys: vec!["tags".to_owned()],
+            others: Vec::new(),
             before: Found { digest: Some("d1".to_owned()), pending: None, ..Found::default() },
         }
     }

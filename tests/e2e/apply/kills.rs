@@ -32,6 +32,8 @@ enum Wrong {
     Nothing,
     /// The answer is lost, and the work is done.
     AnswerLost,
+    /// The answer is lost, and the task still runs when the run goes on.
+    AnswerLostTaskRuns,
     /// The task ends with warnings.
     Warnings,
     /// A lock is not to be had, once.
@@ -45,9 +47,10 @@ enum Wrong {
 use Point::*;
 use Wrong::*;
 
-const CASES: [(Wrong, &[Point]); 6] = [
+const CASES: [(Wrong, &[Point]); 7] = [
     (Nothing, &[Begin, GrowIntent, GrowDispatched, GrowTaskDone, GrowVerified, TagsIntent, TagsDispatched]),
     (AnswerLost, &[GrowIntent, GrowDispatched, GrowTaskDone, GrowVerified, TagsIntent]),
+    (AnswerLostTaskRuns, &[GrowIntent]),
     (Warnings, &[GrowDispatched, GrowTaskDone, GrowVerified]),
     (LockTimeout, &[GrowIntent, GrowDispatched, GrowTaskDone, GrowVerified, TagsIntent, TagsDispatched]),
     (ForeignChange, &[Begin, GrowIntent, GrowDispatched, GrowVerified, TagsIntent, TagsDispatched]),
@@ -83,7 +86,7 @@ impl Point {
         // A guest is looked at before and after each call.
         match (self, wrong) {
             (Begin, _) => look(0),
-            (GrowIntent, AnswerLost | Status596) => FaultRule::at("/nodes/pve1/tasks", Fault::Hang),
+            (GrowIntent, AnswerLost | AnswerLostTaskRuns | Status596) => FaultRule::at("/nodes/pve1/tasks", Fault::Hang).after(1),
             (TagsIntent, AnswerLost | Status596) => look(3),
             (GrowIntent | TagsIntent, _) => {
                 let rule = FaultRule::at(&self.write(), Fault::Hang).method("PUT");
@@ -106,7 +109,7 @@ impl Point {
     fn fault(self, wrong: Wrong) -> Option<FaultRule> {
         let at = |fault| Some(FaultRule::at(&self.write(), fault).method("PUT").times(1));
         match wrong {
-            AnswerLost => at(Fault::LoseAnswer),
+            AnswerLost | AnswerLostTaskRuns => at(Fault::LoseAnswer),
             LockTimeout => {
                 let reason = "can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout".to_owned();
                 at(Fault::Status { status: 500, reason })
@@ -139,6 +142,10 @@ async fn a_run_killed_anywhere_is_gone_on_with_and_does_nothing_twice() {
             if wrong == Warnings {
                 bench.world().set_next_exit("WARNINGS: 1");
             }
+            if wrong == AnswerLostTaskRuns {
+                // Some seconds: longer than killing the one process and starting the other.
+                bench.world().set_time_scale(10.0);
+            }
             let faults = bench.server.faults();
             point.fault(wrong).map(|rule| faults.add(rule));
             faults.add(point.hold(wrong));
@@ -154,6 +161,7 @@ async fn a_run_killed_anywhere_is_gone_on_with_and_does_nothing_twice() {
             if wrong != ForeignChange {
                 assert_eq!(resumed.code, Some(0), "{what}: {}{}", resumed.out, resumed.err);
             }
+            bench.world().set_time_scale(0.0);
             assert!(!resumed.err.contains("panicked"), "{what}: {}", resumed.err);
             assert!(bench.journal().is_empty(), "{what}: the run is put away");
             let left = bench.plan().await.rows();

@@ -186,6 +186,15 @@ impl Sending<'_, '_> {
                 return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
             }
         };
+        // If the answer gets lost, the task that is there then and not now is this call's.
+        let others = match self.tasks((run.clock)()).await {
+            Ok(others) => others.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
+                let outcome = Outcome::Failed { reason, refused: refused(&error) };
+                return Ok(Known::Ended(self.end(outcome)?));
+            }
+        };
         if let Err(stop) = run.fence.may_send().await {
             return Ok(Known::Ended(End::Stopped(stop)));
         }
@@ -197,6 +206,7 @@ impl Sending<'_, '_> {
             node: operation.node.clone(),
             request: format!("{} {}", request.method, request.path),
             keys: form.keys().cloned().collect(),
+            others,
             before: found.clone(),
         })?;
         run.state().touched.insert(at.op);
@@ -393,27 +403,26 @@ impl Sending<'_, '_> {
         self.unknown(format!("{} (guest {}): {why}; {last}", operation.uid, operation.vmid))
     }
 
-    /// A task of ours that this call may have started and that nobody knows of yet.
+    /// The task that this call may have started and that nobody knows of yet.
     async fn lost_task(&self, began: i64) -> Result<Option<Upid>, ApiError> {
+        let known = self.run.state().journal.record().upids.clone();
+        let tasks = self.tasks(began).await?;
+        Ok(tasks.into_iter().rfind(|upid| !known.contains(&upid.to_string())))
+    }
+
+    /// Tasks of ours of the kind that this call starts, from about `began` on.
+    async fn tasks(&self, began: i64) -> Result<Vec<Upid>, ApiError> {
         let Self { run, operation, request, .. } = *self;
         let kinds = task_kinds(request, operation.kind == GuestType::Lxc);
         if kinds.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let filter = TaskFilter {
-            vmid: Some(operation.vmid),
-            since: Some(began - CLOCK_SKEW),
-            ..TaskFilter::default()
-        };
+        let since = Some(began - CLOCK_SKEW);
+        let filter = TaskFilter { vmid: Some(operation.vmid), since, ..TaskFilter::default() };
         let rows = run.client.find_tasks(&operation.node, &filter).await?;
-        let known = run.state().journal.record().upids.clone();
         let account = run.client.account();
-        let ours = rows.into_iter().map(|row| row.upid).filter(|upid| {
-            kinds.contains(&upid.worker_type)
-                && upid.account() == account
-                && !known.contains(&upid.to_string())
-        });
-        Ok(ours.last())
+        let ours = |upid: &Upid| kinds.contains(&upid.worker_type) && upid.account() == account;
+        Ok(rows.into_iter().map(|row| row.upid).filter(ours).collect())
     }
 
     async fn look(&self) -> Result<Option<Look>, ApiError> {
