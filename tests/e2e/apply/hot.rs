@@ -63,3 +63,71 @@ async fn a_plan_is_applied_and_the_next_one_is_empty() {
     assert!(texts.iter().all(|text| !text.contains("hunter2")));
     bench.server.shutdown().await;
 }
+
+/// Seen failing with: limits that are not asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_at_once_as_may_be_and_no_more() {
+    let bench = Bench::new().await;
+    let nic = |vmid: i64| (vmid, json!({ "net0": { "tag": 7 } }));
+    bench.desire(&(100..110).map(nic).collect::<Vec<_>>()).await;
+    bench.plan().await;
+    // A second each.
+    bench.world().set_time_scale(2.0);
+    let ran = bench.rig.run(&["apply", "plan.json", "--auto-approve", "--events"]).await.ended(0);
+    let mut running: Vec<i64> = Vec::new();
+    let (mut most, mut on_node) = (0, [0, 0]);
+    for event in ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        assert_eq!(event["version"], 1);
+        match event["event"].as_str().unwrap() {
+            "begins" => running.push(event["vmid"].as_i64().unwrap()),
+            "ends" => {
+                assert_eq!(event["result"], "done");
+                running.retain(|vmid| event["vmid"] != *vmid);
+            }
+            _ => {}
+        }
+        most = most.max(running.len());
+        for (node, most) in on_node.iter_mut().enumerate() {
+            // Even numbers are on the first node.
+            *most = running.iter().filter(|vmid| **vmid % 2 == node as i64).count().max(*most);
+        }
+    }
+    assert_eq!((most, on_node), (4, [2, 2]), "{}", ran.out);
+    assert_eq!(bench.tasks("qmconfig", 100), 1);
+
+    // One storage makes room for one at a time.
+    bench.world().set_time_scale(0.5);
+    let disk = |vmid: i64| (vmid, json!({ "scsi0": { "size": "9G", "storage": "local-lvm" } }));
+    bench.desire(&(100..104).map(disk).collect::<Vec<_>>()).await;
+    bench.plan().await;
+    let ran = bench.rig.run(&["apply", "plan.json", "--auto-approve", "--events"]).await.ended(0);
+    let kinds = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let order: Vec<String> = kinds
+        .map(|event| event["event"].as_str().unwrap().to_owned())
+        .filter(|kind| matches!(kind.as_str(), "begins" | "ends"))
+        .collect();
+    assert_eq!(order, ["begins", "ends"].repeat(4));
+    bench.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_is_changed_and_a_restart_puts_what_waits_into_force() {
+    let bench = Bench::new().await;
+    let before = bench.guests();
+    bench
+        .desire(&[
+            (105, json!({ "state": "running" })),
+            (104, json!({ "state": "stopped" })),
+            (100, json!({ "cores": 4, "reboot": "allow" })),
+        ])
+        .await;
+    bench.plan().await;
+    bench.apply(&[]).await.ended(0);
+    let running = |vmid: u32| bench.world().read(|state| state.guests[&vmid].is_running());
+    assert_eq!((running(105), running(104), running(100)), (true, false, true));
+    assert_eq!(bench.option(100, "cores"), "4");
+    assert_eq!(bench.tasks("qmreboot", 100), 1);
+    assert_eq!(bench.plan().await.rows(), Vec::<Value>::new());
+    bench.only_changed(&before, &[100, 104, 105]);
+    bench.server.shutdown().await;
+}

@@ -86,7 +86,9 @@ impl Point {
         // A guest is looked at before and after each call.
         match (self, wrong) {
             (Begin, _) => look(0),
-            (GrowIntent, AnswerLost | AnswerLostTaskRuns | Status596) => FaultRule::at("/nodes/pve1/tasks", Fault::Hang).after(1),
+            (GrowIntent, AnswerLost | AnswerLostTaskRuns | Status596) => {
+                FaultRule::at("/nodes/pve1/tasks", Fault::Hang).after(1)
+            }
             (TagsIntent, AnswerLost | Status596) => look(3),
             (GrowIntent | TagsIntent, _) => {
                 let rule = FaultRule::at(&self.write(), Fault::Hang).method("PUT");

@@ -279,3 +279,186 @@ pub fn to_revert(request: &Request, waited_before: &[String], look: &Look) -> Ve
     let ours = request.set.keys().chain(&request.delete);
     ours.filter(|key| look.pending.contains_key(*key) && !waited_before.contains(key)).cloned().collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use pvegraph_inventory::GuestType;
+
+    use super::*;
+    use crate::document::SecretRef;
+    use crate::live::LiveGuest;
+    use crate::plan::{Effect, Hidden, Origin, pending_sha256};
+
+    const UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+    fn seen(config: &[(&str, &str)], pending: &[(&str, Option<&str>)]) -> Look {
+        let own = |text: &str| text.to_owned();
+        let mut guest = LiveGuest {
+            vmid: 100,
+            kind: GuestType::Qemu,
+            node: own("pve1"),
+            status: own("running"),
+            pool: None,
+            ha: None,
+            config: config.iter().map(|(key, value)| (own(key), own(value))).collect(),
+        };
+        guest.config.insert(own("smbios1"), format!("uuid={UUID}"));
+        guest.config.entry(own("tags")).or_insert(own("pvegraph"));
+        guest.config.entry(own("description")).or_insert(own("[pvegraph:rig/web]"));
+        guest.config.entry(own("digest")).or_insert(own("d1"));
+        let pending = pending.iter().map(|(key, value)| (own(key), value.map(own))).collect();
+        Look { guest, pending, ha_managed: false }
+    }
+
+    fn operation(request: &Request) -> Operation {
+        Operation {
+            number: 1,
+            after: BTreeSet::new(),
+            uid: "web".to_owned(),
+            vmid: 100,
+            kind: GuestType::Qemu,
+            node: "pve1".to_owned(),
+            action: Action::Configure,
+            effect: Effect::Hot,
+            reversible: true,
+            fields: vec!["cores".to_owned()],
+            reasons: Vec::new(),
+            affects: BTreeSet::new(),
+            blast: 1,
+            fingerprint: Some(UUID.to_owned()),
+            digest: Some("d1".to_owned()),
+            pending_sha256: None,
+            requests: vec![request.clone()],
+        }
+    }
+
+    fn config(key: &str, value: &str) -> Request {
+        Request::new(Method::Put, "/nodes/pve1/qemu/100/config").with(key, value).guarded()
+    }
+
+    fn after_of(request: &Request, look: &Look) -> After {
+        after(&operation(request), request, look, TagStyle::default())
+    }
+
+    fn holds(waiting: &[&str]) -> After {
+        After::Holds { waiting: waiting.iter().map(|key| (*key).to_owned()).collect(), blind: false }
+    }
+
+    #[test]
+    fn what_pve_adds_or_spells_otherwise_is_no_difference() {
+        for (key, sent, has) in [
+            ("tags", "b;a", "a;b"),
+            ("onboot", "1", "1"),
+            ("net0", "virtio,bridge=vmbr0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("scsi0", "lvm:vm-100-disk-0,discard=on", "lvm:vm-100-disk-0,discard=on,size=8G"),
+            ("scsi1", "lvm:1.5,iothread=1", "lvm:vm-100-disk-1,iothread=1,size=1536M"),
+            ("ide2", "none,media=cdrom", "none,media=cdrom"),
+        ] {
+            assert_eq!(after_of(&config(key, sent), &seen(&[(key, has)], &[])), holds(&[]), "{key}={sent}");
+        }
+        for (key, sent, has) in [
+            ("tags", "b;a", "a"),
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0", "virtio=BC:24:11:00:00:02,bridge=vmbr0"),
+            ("net0", "virtio,bridge=vmbr0,tag=5", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("scsi1", "lvm:2", "zfs:vm-100-disk-1,size=2G"),
+            ("scsi1", "lvm:2", "lvm:vm-100-disk-1,size=1G"),
+            ("scsi1", "lvm:2,iothread=1", "lvm:vm-100-disk-1,size=2G"),
+        ] {
+            let not = After::Not(vec![key.to_owned()]);
+            assert_eq!(after_of(&config(key, sent), &seen(&[(key, has)], &[])), not, "{key}={sent}");
+        }
+        assert_eq!(after_of(&config("cores", "4"), &seen(&[], &[])), After::Not(vec!["cores".to_owned()]));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_done_and_told() {
+        let request = config("cores", "4");
+        assert_eq!(after_of(&request, &seen(&[("cores", "2")], &[("cores", Some("4"))])), holds(&["cores"]));
+        let other = seen(&[("cores", "4")], &[("cores", Some("8"))]);
+        assert_eq!(after_of(&request, &other), After::Not(vec!["cores".to_owned()]));
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        request.delete.insert("balloon".to_owned());
+        assert_eq!(after_of(&request, &seen(&[], &[])), holds(&[]));
+        assert_eq!(after_of(&request, &seen(&[("balloon", "1")], &[("balloon", None)])), holds(&["balloon"]));
+        assert!(matches!(after_of(&request, &seen(&[("balloon", "1")], &[])), After::Not(_)));
+        let reboot = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/reboot");
+        assert_eq!(after_of(&reboot, &seen(&[("cores", "4")], &[])), holds(&[]));
+        assert!(matches!(after_of(&reboot, &seen(&[], &[("cores", Some("4"))])), After::Not(_)));
+    }
+
+    #[test]
+    fn texts_are_compared_by_their_hash_and_secrets_can_not_be() {
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        let text = Hidden::new(Origin::Desired, "hunter2", Some("[pvegraph:rig/web]".to_owned()));
+        request.set.insert("description".to_owned(), FormValue::Hidden(text));
+        for has in ["hunter2\n\n[pvegraph:rig/web]", "hunter2\n\n[pvegraph:rig/web]\n"] {
+            assert_eq!(after_of(&request, &seen(&[("description", has)], &[])), holds(&[]), "{has:?}");
+        }
+        assert!(matches!(after_of(&request, &seen(&[("description", "hunter")], &[])), After::Not(_)));
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        request
+            .set
+            .insert("cipassword".to_owned(), FormValue::Secret { secret: SecretRef::Env("X".to_owned()) });
+        let blind = After::Holds { waiting: Vec::new(), blind: true };
+        assert_eq!(after_of(&request, &seen(&[("cipassword", "**********")], &[])), blind);
+    }
+
+    #[test]
+    fn a_volume_has_the_size_and_a_guest_the_state() {
+        let grow =
+            Request::new(Method::Put, "/nodes/pve1/qemu/100/resize").with("disk", "scsi0").with("size", "2G");
+        assert_eq!(after_of(&grow, &seen(&[("scsi0", "lvm:vm-100-disk-0,size=2048M")], &[])), holds(&[]));
+        assert!(matches!(
+            after_of(&grow, &seen(&[("scsi0", "lvm:vm-100-disk-0,size=1G")], &[])),
+            After::Not(_)
+        ));
+        let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
+        assert_eq!(after_of(&start, &seen(&[], &[])), holds(&[]));
+        let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
+        assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
+        let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
+        assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
+        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+    }
+
+    #[test]
+    fn each_thing_that_changed_is_a_reason_not_to_send() {
+        let request = config("cores", "4");
+        let pending = Some(pending_sha256(&BTreeMap::new()));
+        let expected = Found { digest: Some("d1".to_owned()), pending, ..Found::default() };
+        let cluster = "rig".parse().unwrap();
+        let told = |look: Option<&Look>| before(&cluster, &operation(&request), 0, look, &expected);
+        assert_eq!(told(Some(&seen(&[], &[]))), Ok(()));
+        assert!(told(None).unwrap_err().contains("`node`"));
+        for (look, field) in [
+            (seen(&[("digest", "d2")], &[]), "digest"),
+            (seen(&[("lock", "backup")], &[]), "lock"),
+            (seen(&[("tags", "x")], &[]), "marker"),
+            (seen(&[("description", "[pvegraph:rig/other]")], &[]), "marker"),
+            (seen(&[], &[("cores", Some("9"))]), "pending"),
+        ] {
+            let error = told(Some(&look)).unwrap_err();
+            assert!(error.contains("web (guest 100)") && error.contains(&format!("`{field}`")), "{error}");
+        }
+        let mut other = seen(&[], &[]);
+        other
+            .guest
+            .config
+            .insert("smbios1".to_owned(), "uuid=99999999-2222-3333-4444-555555555555".to_owned());
+        assert!(told(Some(&other)).unwrap_err().contains("identity conflict"));
+        let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
+        let managed = Look { ha_managed: true, ..seen(&[], &[]) };
+        let error = before(&cluster, &operation(&start), 0, Some(&managed), &expected).unwrap_err();
+        assert!(error.contains("`ha`"), "{error}");
+    }
+
+    #[test]
+    fn only_what_this_call_left_waiting_is_taken_back() {
+        let request = config("cores", "4").with("memory", "4096");
+        let look = seen(&[], &[("cores", Some("4")), ("memory", Some("4096")), ("bios", Some("ovmf"))]);
+        assert_eq!(to_revert(&request, &["memory".to_owned()], &look), ["cores"]);
+    }
+}

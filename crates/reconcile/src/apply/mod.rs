@@ -277,10 +277,10 @@ impl<'a> Run<'a> {
             match ended {
                 Ok((outcome, stopped)) => {
                     stop = stop.or(stopped);
-                    if let Some(operation) = operations.get(at) {
-                        if let Err(error) = self.ended(at, operation, &outcome) {
-                            broken = broken.or(Some(error));
-                        }
+                    if let Some(operation) = operations.get(at)
+                        && let Err(error) = self.ended(at, operation, &outcome)
+                    {
+                        broken = broken.or(Some(error));
                     }
                     set(&mut outcomes, at, Some(outcome));
                 }
