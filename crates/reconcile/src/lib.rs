@@ -2,7 +2,7 @@
 //!
 //! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
 //! [`diff`] (what differs), [`scope`] and [`marker`] (what may be touched), [`plan`] (what would be done), [`after`] (the estate then) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
-//! clusters, [`stored`] reads and writes the graph, [`policy`] asks it about a plan; nothing here changes a cluster.
+//! clusters, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan; nothing here changes a cluster.
 
 pub mod after;
 pub mod canonical;
@@ -18,3 +18,4 @@ pub mod policy;
 pub mod scope;
 pub mod stored;
 pub mod surroundings;
+pub mod why;
