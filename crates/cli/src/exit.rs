@@ -25,7 +25,7 @@ pub enum Exit {
     Drift = 5,
     /// Blocked by a policy or a guard, the sweep guard among them.
     Blocked = 6,
-    /// The plan is stale or not approved.
+    /// A plan is stale, was edited, or is not approved.
     Stale = 7,
     /// Applied, and a restart is pending.
     PendingRestart = 8,
@@ -51,7 +51,7 @@ Exit codes:
    4  a report has findings at or above --fail-on
    5  a cluster is not what is desired: drift
    6  blocked by a policy or a guard
-   7  the plan is stale or not approved
+   7  a plan is stale, was edited, or is not approved
    8  applied; a restart is pending
   10  configuration not valid
   11  lock held

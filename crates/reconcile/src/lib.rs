@@ -2,7 +2,8 @@
 //!
 //! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
 //! [`diff`] (what differs), [`scope`] and [`marker`] (what may be touched), [`plan`] (what would be done), [`after`] (the estate then) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
-//! clusters, [`stored`] reads and writes the graph, [`policy`] asks it about a plan. [`apply`] alone changes a cluster, with [`journal`] and [`audit`].
+//! clusters, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan. [`apply`] alone changes a cluster,
+//! with [`journal`] and [`audit`].
 
 pub mod after;
 pub mod apply;
@@ -22,3 +23,4 @@ pub mod policy;
 pub mod scope;
 pub mod stored;
 pub mod surroundings;
+pub mod why;

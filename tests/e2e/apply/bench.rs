@@ -62,9 +62,7 @@ impl Bench {
         rig.settings = "\n[apply]\ndirectory = \"state\"\n".to_owned();
         rig.sync(0).await;
         rig.run(&["adopt", "--all", "--manage"]).await.ended(0);
-        let scope = "CREATE (:ManagedScope {cluster_id: 'rig', name: 'all', vmid_min: 100, vmid_max: 999, \
-            allow: ['grow', 'configure', 'power']})";
-        db.cypher(scope, json!({})).await;
+        rig.run(&["scope", "set", "all", "--vmids", "100-999"]).await.ended(0);
         Self { server, rig, db }
     }
 

@@ -162,8 +162,11 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     assert_eq!(bench.guests(), before);
 
     // The plan itself.
-    let ran =
-        bench.rig.run(&["apply", "plan.json"]).await.ended(7).says(&["not approved", "pvegraph approve"]);
+    let ran = bench.rig.run(&["apply", "plan.json"]).await.ended(7).says(&[
+        "not approved",
+        "pvegraph approve",
+        "--auto-approve",
+    ]);
     assert!(ran.out.is_empty());
     let put = |text: &str| fs::write(bench.rig.dir.path().join("plan.json"), text).unwrap();
     put(&plan.replace("one", "two"));
@@ -185,7 +188,13 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     let ran = reader.run(&["apply", "plan.json", "--auto-approve"]).await;
     ran.ended(12).says(&["VM.Config.Options on /vms/100", "privileges"]);
     assert_eq!(bench.guests(), before);
-    bench.apply(&[]).await.ended(0);
+
+    // An approval is of this very plan, and stands in the log.
+    bench.rig.run(&["approve", "plan.json", "--by", "somebody else"]).await.ended(0);
+    bench.rig.run(&["apply", "plan.json"]).await.ended(0);
+    let log = super::bench::lines(&bench.state().join("audit.jsonl"));
+    assert_eq!(log.last().unwrap()["entry"]["approver"], "somebody else");
+    assert!(log.last().unwrap()["entry"]["actor"].as_str().unwrap().contains("root@pam!"));
     bench.server.shutdown().await;
 }
 

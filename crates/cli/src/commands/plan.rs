@@ -69,8 +69,6 @@ pub struct Planned {
     pub plan: Plan,
     /// What is desired.
     pub stored: Stored,
-    /// What differs.
-    pub found: Found,
 }
 
 impl Of {
@@ -108,7 +106,7 @@ impl Of {
         }
         let after = after::estate(&found.live, &stored.desired, &plan);
         policy::enter(store, &policies, &after, &mut plan).await;
-        Ok(Planned { plan, stored, found })
+        Ok(Planned { plan, stored })
     }
 }
 
@@ -121,7 +119,7 @@ impl PlanCommand {
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
-            let Planned { plan, stored, .. } = self.of.planned(&settings, &*store).await?;
+            let Planned { plan, stored } = self.of.planned(&settings, &*store).await?;
             if let Some(file) = &self.out {
                 write(Some(file), &plan.to_file())?;
             }

@@ -1,5 +1,6 @@
 //! The desired state in the graph: reading it, also where it was written by hand, and writing it in one transaction.
 
+mod approval;
 mod permission;
 mod read;
 mod rows;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use pvegraph_graph::StoreError;
 use pvegraph_inventory::GuestType;
 
+pub use approval::{Approval, NotApproved, approval, approve};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
 pub use write::{Change, write};

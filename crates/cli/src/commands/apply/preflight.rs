@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use pve_client::PveClient;
-use pvegraph_graph::desired_labels::PLAN;
-use pvegraph_graph::{Statement, Store, StoreError};
+use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
 use pvegraph_reconcile::apply::{is_known, missing, needed};
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::plan::Plan;
+use pvegraph_reconcile::stored::Approval;
 use pvegraph_reconcile::{scope, stored};
-use serde_json::Value;
 
 use crate::commands::sync::api_code;
 use crate::exit::{Exit, Failure};
@@ -110,22 +109,21 @@ pub async fn approver(
     auto: bool,
     now: i64,
 ) -> Result<String, Failure> {
-    let why = match approval(store, id, &plan.sha256()).await? {
-        Some(approval) if now < approval.expires_at => return Ok(approval.approver),
-        Some(approval) => {
-            format!("its approval by {} expired {} s ago", approval.approver, now - approval.expires_at)
-        }
-        None => "it is not approved".to_owned(),
+    let sha256 = plan.sha256();
+    let approval = stored::approval(store, id, &sha256).await?;
+    let why = match Approval::holds(approval.as_ref(), &sha256, now) {
+        Ok(()) => return Ok(approval.map(|approval| approval.approver).unwrap_or_default()),
+        Err(why) => why,
     };
     if auto && plan.deletes == 0 {
         return Ok("nobody (--auto-approve)".to_owned());
     }
     let mend = if auto {
-        "a plan that deletes guests needs `pvegraph approve PLANFILE`"
+        "a plan that deletes guests is not for --auto-approve"
     } else {
-        "run `pvegraph approve PLANFILE`, or add --auto-approve where nobody else need look at it"
+        "or add --auto-approve where nobody else need look at it"
     };
-    Err(Failure::new(Exit::Stale, format!("{why}, and nothing was changed: {mend}")))
+    Err(Failure::new(Exit::Stale, format!("{why}; {mend}; nothing was changed")))
 }
 
 /// Asks Proxmox VE whether the account may do all of it.
@@ -144,23 +142,4 @@ pub async fn allowed(client: &PveClient, plan: &Plan) -> Result<(), Failure> {
         lines.join("\n")
     );
     Err(Failure::new(Exit::Auth, text))
-}
-
-/// An approval of a plan.
-struct Approval {
-    approver: String,
-    expires_at: i64,
-}
-
-/// The approval of this very plan.
-async fn approval(store: &dyn Store, id: &ClusterId, sha256: &str) -> Result<Option<Approval>, StoreError> {
-    let text = format!(
-        "MATCH (p:{} {{cluster_id: $cluster_id, sha256: $sha256}})\nRETURN p.approver AS approver, p.approval_expires_at AS expires_at",
-        PLAN.name
-    );
-    let rows =
-        store.read(Statement::new(text).with("cluster_id", id.as_str()).with("sha256", sha256)).await?;
-    let approver = rows.get(0, "approver").and_then(Value::as_str).map(str::to_owned);
-    let expires_at = rows.get(0, "expires_at").and_then(Value::as_i64);
-    Ok(approver.zip(expires_at).map(|(approver, expires_at)| Approval { approver, expires_at }))
 }
