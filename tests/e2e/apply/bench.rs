@@ -14,7 +14,8 @@ use crate::support::{Graph, Ran, Rig};
 pub struct Bench {
     pub server: SimServer,
     pub rig: Rig,
-    db: Exclusive,
+    db: Neo4jServer,
+    _shared: Option<Exclusive>,
 }
 
 pub fn vm(vmid: i64) -> String {
@@ -24,7 +25,14 @@ pub fn vm(vmid: i64) -> String {
 impl Bench {
     /// The estate with a mark on each guest, put there by an apply.
     pub async fn new() -> Self {
-        let bench = Self::unmarked().await;
+        let shared = fresh().await;
+        let bench = Self::on((*shared).clone()).await;
+        Self { _shared: Some(shared), ..bench }
+    }
+
+    /// The same on a server of the test's own.
+    pub async fn on(db: Neo4jServer) -> Self {
+        let bench = Self::unmarked(db).await;
         let uids: Vec<String> = bench.uids();
         let mut args = vec!["plan", "--out", "plan.json"];
         uids.iter().for_each(|uid| args.extend(["--mark", uid]));
@@ -38,8 +46,7 @@ impl Bench {
     }
 
     /// The estate, bound and in a scope.
-    pub async fn unmarked() -> Self {
-        let db = fresh().await;
+    async fn unmarked(db: Neo4jServer) -> Self {
         let world = World::generate(&WorldSpec::new("rig", 2, 0, 7));
         for vmid in 100..110_u32 {
             let node = if vmid % 2 == 0 { "pve1" } else { "pve2" };
@@ -58,12 +65,12 @@ impl Bench {
         }
         let server = SimServer::start(world, SimOptions::default()).await.unwrap();
         let token = server.world().unwrap().credential(ROOT_TOKEN);
-        let mut rig = Rig::new(&Graph::Neo4j((*db).clone())).cluster(Some("rig"), &server, token.as_ref());
+        let mut rig = Rig::new(&Graph::Neo4j(db.clone())).cluster(Some("rig"), &server, token.as_ref());
         rig.settings = "\n[apply]\ndirectory = \"state\"\n".to_owned();
         rig.sync(0).await;
         rig.run(&["adopt", "--all", "--manage"]).await.ended(0);
         rig.run(&["scope", "set", "all", "--vmids", "100-999"]).await.ended(0);
-        Self { server, rig, db }
+        Self { server, rig, db, _shared: None }
     }
 
     pub fn db(&self) -> &Neo4jServer {

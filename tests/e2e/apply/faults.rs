@@ -3,6 +3,7 @@
 use std::fs;
 
 use pve_sim::{AUDIT_TOKEN, Fault, FaultRule};
+use pvegraph_testkit::{Neo4jServer, Settings};
 use serde_json::{Value, json};
 
 use super::Bench;
@@ -243,6 +244,37 @@ async fn a_paused_run_goes_on_and_a_lost_lease_stops_it() {
     bench.rig.run(&["resume"]).await.ended(0);
     assert_eq!(bench.option(100, "tags"), "pvegraph;two");
     assert_eq!(bench.tasks("resize", 100), 1);
+    bench.server.shutdown().await;
+}
+
+/// Neo4j may run on a guest that the run touches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_while_the_graph_is_away() {
+    let mut db = Neo4jServer::start_own(Settings::default()).await;
+    let bench = Bench::on((*db).clone()).await;
+    bench.desire(&[(100, json!({ "tags": ["one"], "scsi0": { "size": "9G" } }))]).await;
+    bench.plan().await;
+    bench.world().set_time_scale(6.0);
+    let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while bench.tasks("resize", 100) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    db.kill();
+    let ended = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{err}");
+    assert!(err.contains("the lease could not be renewed"), "{err}");
+    assert_eq!(bench.option(100, "tags"), "one;pvegraph");
+    bench.world().set_time_scale(0.0);
+    bench.apply(&[]).await.ended(14);
+    db.start().await;
+    // The next run of this host need not wait for the lease, and mirrors the head.
+    bench.desire(&[(100, json!({ "tags": ["two"] }))]).await;
+    bench.plan().await;
+    bench.apply(&[]).await.ended(0);
+    let ran = bench.rig.run(&["audit", "verify", "-o", "json"]).await.ended(0);
+    assert_eq!(ran.rows()[0]["entries"], ran.rows()[0]["known_to_graph"]);
     bench.server.shutdown().await;
 }
 

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use pvegraph_graph::Store;
 use pvegraph_graph::apply_lease::AuditHead;
 use pvegraph_graph::lease::{LEASE_SECONDS, Lease};
-use pvegraph_graph::{Store, StoreError};
 
 use super::Clock;
 use crate::audit::Head;
@@ -125,18 +125,20 @@ impl<'a> Fence<'a> {
         }
     }
 
-    /// Mirrors the last head and gives the lease back.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn release(self) -> Result<(), StoreError> {
+    /// Mirrors the last head and gives the lease back. Without the graph it expires by itself, and the head is mirrored by the next run.
+    pub async fn release(self) {
         let head = self.state().head.clone();
-        match self.lease.renew(self.store, head.as_ref(), (self.clock)()).await {
-            Ok(_) => {}
-            Err(error) if error.is_lease_lost() => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        self.lease.release(self.store).await
+        let given = async {
+            self.lease.renew(self.store, head.as_ref(), (self.clock)()).await?;
+            self.lease.release(self.store).await
+        };
+        let why = match tokio::time::timeout(PATIENCE, given).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if error.is_lease_lost() => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the graph does not answer".to_owned(),
+        };
+        tracing::warn!("the lease could not be given back, and expires by itself: {why}");
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
