@@ -371,7 +371,7 @@ pub async fn migration(
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.
-pub async fn tag_style(client: &PveClient) -> TagStyle {
+async fn tag_style(client: &PveClient) -> TagStyle {
     let path = ApiPath::new("read datacenter options").fixed("/cluster/options");
     let options = client.get(&path).await.unwrap_or_default();
     let case_sensitive = match options.get("tag-style") {

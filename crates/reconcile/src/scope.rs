@@ -41,6 +41,11 @@ impl Scope {
         }
     }
 
+    /// May this be done there? Marking is configuring.
+    pub fn allows(&self, action: Action) -> bool {
+        self.allow.contains(&if action == Action::Mark { Action::Configure } else { action })
+    }
+
     /// Does this number lie in it?
     pub fn has(&self, vmid: i64) -> bool {
         (self.vmid_min..=self.vmid_max).contains(&vmid)

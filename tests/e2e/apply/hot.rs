@@ -47,6 +47,10 @@ async fn a_plan_is_applied_and_the_next_one_is_empty() {
     assert_eq!(bench.option(200, "memory"), "1024");
     bench.only_changed(&before, &[100, 101, 105, 200]);
 
+    let bindings =
+        bench.rig.read("MATCH (b:Binding) WHERE b.last_applied IS NOT NULL RETURN b.uid AS uid").await;
+    assert_eq!(bindings.len(), bench.uids().len(), "all were marked");
+
     // Nothing is left to do, and the run is put away.
     assert_eq!(bench.plan().await.rows(), Vec::<Value>::new());
     assert_eq!(bench.journal(), Vec::<Value>::new());
@@ -97,7 +101,7 @@ async fn as_many_at_once_as_may_be_and_no_more() {
 
     // One storage makes room for one at a time.
     bench.world().set_time_scale(0.5);
-    let disk = |vmid: i64| (vmid, json!({ "scsi0": { "size": "9G", "storage": "local-lvm" } }));
+    let disk = |vmid: i64| (vmid, json!({ "scsi0": { "size": "9G" } }));
     bench.desire(&(100..104).map(disk).collect::<Vec<_>>()).await;
     bench.plan().await;
     let ran = bench.rig.run(&["apply", "plan.json", "--auto-approve", "--events"]).await.ended(0);

@@ -4,14 +4,17 @@
 //! not answer (Neo4j may run on a guest that the run touches) the lease is still ours until it would expire, less the time that a
 //! call may take: nobody else can have it before.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use pvegraph_graph::Store;
 use pvegraph_graph::apply_lease::AuditHead;
+use pvegraph_graph::desired_labels::BINDING;
 use pvegraph_graph::lease::{LEASE_SECONDS, Lease};
+use pvegraph_graph::{Statement, Store};
+use pvegraph_inventory::ClusterId;
 
 use super::Clock;
 use crate::audit::Head;
@@ -122,6 +125,27 @@ impl<'a> Fence<'a> {
             if let Err(Stop::LeaseLost(why)) = self.may_send().await {
                 tracing::warn!("{why}: nothing more will be sent");
             }
+        }
+    }
+
+    /// Notes at the bindings of these guests that something was applied now. Without the graph that is left out.
+    pub async fn applied(&self, cluster: &ClusterId, uids: &BTreeSet<&str>) {
+        if uids.is_empty() {
+            return;
+        }
+        let now = (self.clock)();
+        let text = format!(
+            "MATCH (b:{} {{cluster_id: $cluster_id}})\nWHERE b.uid IN $uids\nSET b.last_applied = $now",
+            BINDING.name
+        );
+        let uids: Vec<&str> = uids.iter().copied().collect();
+        let note =
+            Statement::new(text).with("cluster_id", cluster.as_str()).with("uids", uids).with("now", now);
+        let noted = self.store.write(vec![note, self.lease.guard(now)]);
+        match tokio::time::timeout(PATIENCE, noted).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the graph was not told when guests were changed"),
+            Err(_) => tracing::warn!("the graph was not told when guests were changed: it does not answer"),
         }
     }
 

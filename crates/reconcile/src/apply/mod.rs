@@ -139,6 +139,7 @@ pub struct Run<'a> {
     plan: &'a Plan,
     desired: &'a Desired,
     style: TagStyle,
+    storages: BTreeMap<(i64, String), String>,
     fence: &'a Fence<'a>,
     progress: &'a dyn Progress,
     secrets: Secrets<'a>,
@@ -169,6 +170,8 @@ pub struct Setup<'a> {
     pub desired: &'a Desired,
     /// How tags are spelled there.
     pub style: TagStyle,
+    /// The storages of guests' disks, by number and key, where they are known.
+    pub storages: BTreeMap<(i64, String), String>,
     /// The lease.
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
@@ -195,6 +198,7 @@ impl<'a> Run<'a> {
             plan,
             desired,
             style,
+            storages,
             fence,
             progress,
             secrets,
@@ -214,7 +218,7 @@ impl<'a> Run<'a> {
         }
         let state = State { journal, audit, last, upids: BTreeMap::new(), touched: Default::default() };
         let state = Mutex::new(state);
-        Self { client, plan, desired, style, fence, progress, secrets, clock, patience, who, state }
+        Self { client, plan, desired, style, storages, fence, progress, secrets, clock, patience, who, state }
     }
 
     /// Does the plan's operations, and answers what came of each, and what stopped the run.
@@ -224,10 +228,9 @@ impl<'a> Run<'a> {
     pub async fn go(&self) -> Result<(Vec<Outcome>, Option<Stop>), LinesError> {
         let operations = &self.plan.operations;
         let groups = groups(self.desired);
-        let needs: Vec<Needs> = operations
-            .iter()
-            .map(|operation| Needs::of(operation, &groups, |vmid, disk| self.storage(vmid, disk)))
-            .collect();
+        let storage = |vmid: i64, disk: &str| self.storages.get(&(vmid, disk.to_owned())).cloned();
+        let needs: Vec<Needs> =
+            operations.iter().map(|operation| Needs::of(operation, &groups, storage)).collect();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; operations.len()];
         let mut begun = vec![false; operations.len()];
         let mut running = FuturesUnordered::new();
@@ -384,15 +387,6 @@ impl<'a> Run<'a> {
     /// Was something of it begun, by the process before this one perhaps?
     fn was_begun(&self, at: usize) -> bool {
         self.state().journal.record().calls.keys().any(|call| call.op == at)
-    }
-
-    /// The storage of a guest's disk, as far as it is known before the run.
-    fn storage(&self, vmid: i64, disk: &str) -> Option<String> {
-        let guest = self.desired.guests.values().find(|guest| guest.vmid == Some(vmid))?;
-        match guest.fields.get(disk)? {
-            crate::canonical::Canonical::Map(map) => map.get("storage").map(ToString::to_string),
-            _ => None,
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -43,13 +43,20 @@ pub async fn current(store: &dyn Store, id: &ClusterId, plan: &Plan) -> Result<D
         return Err(Failure::new(Exit::Stale, format!("the plan is stale, and nothing was changed: {why}")));
     }
     let blocked = |text: String| Failure::new(Exit::Blocked, format!("{text}; nothing was changed"));
+    let scopes = stored::scopes(store, id).await?;
     for operation in &plan.operations {
-        let scopes = stored::scopes(store, id).await?;
         let subject = format!("{} (guest {})", operation.uid, operation.vmid);
         match scope::of(&scopes, operation.vmid) {
             None => return Err(blocked(format!("{subject}: it is in no scope any more: plan again"))),
             Some(scope) if scope.paused => {
                 return Err(blocked(format!("{subject}: its scope {} is paused", scope.name)));
+            }
+            Some(scope) if !scope.allows(operation.action) => {
+                let action = operation.action.as_str();
+                return Err(blocked(format!(
+                    "{subject}: its scope {} does not allow to {action} any more",
+                    scope.name
+                )));
             }
             Some(_) => {}
         }

@@ -1,5 +1,7 @@
 //! One run: lease, journal and audit log around the work.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::apply_lease;
@@ -8,10 +10,11 @@ use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
 use pvegraph_reconcile::apply::{Ended, Fence, Files, Outcome, Patience, Run, Setup, Stop, Who};
 use pvegraph_reconcile::audit::{self, Audit, Head};
+use pvegraph_reconcile::canonical::{Canonical, is_disk};
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
-use pvegraph_reconcile::live;
+use pvegraph_reconcile::live::{self, Live};
 use pvegraph_reconcile::plan::Plan;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -62,6 +65,8 @@ impl Ready<'_> {
     pub async fn go(self, start: Start, show: &Show, global: &Global) -> Result<Exit, Failure> {
         let Self { settings, store, client, id, files, lock, plan, desired } = self;
         let resumed = matches!(start, Start::Again { .. });
+        let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
+        let seen = live::read(&client, Some(&numbers)).await?;
         let audit = open_audit(settings, store, &id, &files).await?;
         let lease = Lease::take_for(store, Purpose::Apply(id.as_str()), &lock.holder(), now()).await;
         let lease = lease.map_err(of_lease)?;
@@ -96,7 +101,8 @@ impl Ready<'_> {
             client: &client,
             plan: &plan,
             desired: &desired,
-            style: live::tag_style(&client).await,
+            style: seen.style,
+            storages: storages(&seen),
             fence: &fence,
             progress: &telling,
             secrets: &secrets,
@@ -124,6 +130,14 @@ impl Ready<'_> {
             run.note(Event::End { exit: ended.code() })?;
         }
         drop(run);
+        let done: BTreeSet<&str> = plan
+            .operations
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
+            .map(|(operation, _)| operation.uid.as_str())
+            .collect();
+        fence.applied(&id, &done).await;
         fence.release().await;
         if !open {
             files.close_run(&run_id)?;
@@ -140,6 +154,21 @@ impl Ready<'_> {
         }
         Ok(exit(ended))
     }
+}
+
+/// The storages of guests' disks, by number and key.
+fn storages(seen: &Live) -> BTreeMap<(i64, String), String> {
+    let mut all = BTreeMap::new();
+    for (vmid, guest) in &seen.guests {
+        for key in guest.config.keys().filter(|key| is_disk(guest.kind, key)) {
+            if let Some(Canonical::Map(parts)) = guest.option(key, seen.style)
+                && let Some(storage) = parts.get("storage")
+            {
+                all.insert((*vmid, key.clone()), storage.to_string());
+            }
+        }
+    }
+    all
 }
 
 /// Does the run wait for a `resume`? Something was left, or nobody knows. A second look settles: what is unknown then stays so, and the
