@@ -18,18 +18,22 @@ fn results(ran: &crate::support::Ran) -> Vec<(String, String)> {
 async fn a_plan_is_applied_and_the_next_one_is_empty() {
     let bench = Bench::new().await;
     let before = bench.guests();
+    let password = bench.rig.dir.path().join("password");
+    fs::write(&password, "swordfish\n").unwrap();
     bench
         .import(
             &[
                 (100, json!({ "name": "web", "tags": ["b", "a"], "scsi0": { "size": "10G", "discard": "on" }, "net0": { "bridge": "vmbr0", "tag": 5 } })),
                 (101, json!({ "description": "hunter2", "cores": 4, "reboot": "never" })),
+                (106, json!({ "cipassword": { "file": password } })),
                 (105, json!({ "cores": 6, "unset": ["net0"] })),
             ],
             &[(200, json!({ "memory": 1024, "rootfs": { "size": "6G" } }))],
         )
         .await;
     bench.plan().await;
-    let ran = bench.apply(&[]).await.ended(8);
+    let ran = bench.apply(&["-vv"]).await.ended(8);
+    assert!(!ran.out.contains("hunter2") && !ran.err.contains("hunter2") && !ran.err.contains("swordfish"));
     let results = results(&ran);
     assert!(results.contains(&("vm-100 grow".to_owned(), "done".to_owned())), "{results:?}");
     assert!(results.contains(&("vm-101 configure".to_owned(), "pending restart".to_owned())), "{results:?}");
@@ -45,7 +49,8 @@ async fn a_plan_is_applied_and_the_next_one_is_empty() {
     assert_eq!(bench.option(101, "cores"), "2", "it waits");
     assert_eq!((bench.option(105, "cores").as_str(), bench.option(105, "net0").as_str()), ("6", ""));
     assert_eq!(bench.option(200, "memory"), "1024");
-    bench.only_changed(&before, &[100, 101, 105, 200]);
+    assert!(!bench.option(106, "cipassword").is_empty());
+    bench.only_changed(&before, &[100, 101, 105, 106, 200]);
 
     let bindings =
         bench.rig.read("MATCH (b:Binding) WHERE b.last_applied IS NOT NULL RETURN b.uid AS uid").await;
@@ -58,13 +63,13 @@ async fn a_plan_is_applied_and_the_next_one_is_empty() {
     let ran = bench.rig.run(&["audit", "verify", "-o", "json"]).await.ended(0);
     let entries = ran.rows()[0]["entries"].as_u64().unwrap();
     assert_eq!(ran.rows()[0]["known_to_graph"].as_u64(), Some(entries));
-    // The text is neither in journal nor audit log nor plan.
+    // Text and password are neither in journal nor audit log nor plan.
     let mut texts = vec![fs::read_to_string(bench.state().join("audit.jsonl")).unwrap()];
     for run in fs::read_dir(bench.state().join("runs")).unwrap() {
         texts.push(fs::read_to_string(run.unwrap().path()).unwrap());
     }
     texts.push(fs::read_to_string(bench.state().join("plan.json")).unwrap());
-    assert!(texts.iter().all(|text| !text.contains("hunter2")));
+    assert!(texts.iter().all(|text| !text.contains("hunter2") && !text.contains("swordfish")));
     bench.server.shutdown().await;
 }
 
