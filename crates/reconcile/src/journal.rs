@@ -256,10 +256,9 @@ impl Record {
         if self.exit.is_some() && !matches!(entry.event, Event::Resumed) {
             return Err("it comes after the run's end".to_owned());
         }
-        self.lines += 1;
         match &entry.event {
             Event::Begin { run, plan, cluster, approver } => {
-                if self.lines > 1 {
+                if self.lines > 0 {
                     return Err("a second `begin`".to_owned());
                 }
                 (self.run, self.plan) = (run.clone(), plan.clone());
@@ -304,6 +303,7 @@ impl Record {
             }
             Event::End { exit } => self.exit = Some(*exit),
         }
+        self.lines += 1;
         Ok(())
     }
 
@@ -350,17 +350,14 @@ impl Journal {
     /// Adds what happens at `now`. It is on the disk when this comes back.
     ///
     /// # Errors
-    /// It can't be written; nothing may be sent then.
+    /// It can't be written; nothing may be sent then, and nothing more added.
     pub fn add(&mut self, now: i64, event: Event) -> Result<(), LinesError> {
         let entry = Entry { n: self.record.lines + 1, at: now, event };
         let damaged = |why: String| LinesError::Damaged { path: self.path.clone(), line: 0, why, mend: MEND };
         let line = serde_json::to_string(&entry).map_err(|error| damaged(error.to_string()))?;
         // What could not be read back is never written.
-        let mut record = self.record.clone();
-        record.take(&entry).map_err(damaged)?;
-        self.lines.add(&line)?;
-        self.record = record;
-        Ok(())
+        self.record.take(&entry).map_err(damaged)?;
+        self.lines.add(&line)
     }
 }
 
