@@ -1,7 +1,9 @@
 //! `pvegraph plan`: what would be done to bring a cluster's guests to what is desired. It does nothing of it.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -11,7 +13,7 @@ use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::build;
 use pvegraph_reconcile::desired::{Desired, Problem};
 use pvegraph_reconcile::document::Policy;
-use pvegraph_reconcile::live::{self, LiveGuest};
+use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
 use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, Remark, plan};
 use pvegraph_reconcile::stored::{self, Stored};
 use pvegraph_reconcile::{after, policy};
@@ -69,6 +71,8 @@ pub struct Planned {
     pub plan: Plan,
     /// What is desired.
     pub stored: Stored,
+    /// How long the cluster was asked, in seconds.
+    pub cluster_seconds: f64,
 }
 
 impl Of {
@@ -81,6 +85,7 @@ impl Of {
         let stored = stored::read(store, &id).await?;
         let scopes = stored::scopes(store, &id).await?;
         let policies = stored::policies(store, &id).await?;
+        let began = Instant::now();
         let found = compare(&client, &stored.desired, &stored.bindings).await?;
         let consent = Consent {
             delete: self.allow_delete.iter().cloned().collect(),
@@ -88,6 +93,16 @@ impl Of {
         };
         let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
         surveyed(&client, &stored.desired, &found, &mut around).await;
+        for uid in &consent.mark {
+            let vmid = stored.desired.guests.get(uid).and_then(|guest| guest.vmid);
+            // Of guests that do not differ nothing was asked yet.
+            let Some(live) = vmid.and_then(|vmid| found.live.guests.get(&vmid)) else { continue };
+            if let Entry::Vacant(unasked) = around.pending.entry(live.vmid) {
+                unasked.insert(live::pending(&client, live).await.map_err(LiveError::from)?);
+            }
+        }
+        let quorate = quorate(&client).await;
+        let cluster_seconds = began.elapsed().as_secs_f64();
         let mut plan = plan(&Input {
             desired: &stored.desired,
             generation: stored.generation,
@@ -100,13 +115,13 @@ impl Of {
             consent: &consent,
             now: Timestamp::now().as_second(),
         });
-        if !quorate(&client).await {
+        if !quorate {
             let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
             plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
         }
         let after = after::estate(&found.live, &stored.desired, &plan);
         policy::enter(store, &policies, &after, &mut plan).await;
-        Ok(Planned { plan, stored })
+        Ok(Planned { plan, stored, cluster_seconds })
     }
 }
 
@@ -119,11 +134,12 @@ impl PlanCommand {
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
-            let Planned { plan, stored } = self.of.planned(&settings, &*store).await?;
+            let Planned { plan, stored, cluster_seconds } = self.of.planned(&settings, &*store).await?;
             if let Some(file) = &self.out {
                 write(Some(file), &plan.to_file())?;
             }
-            global.print(&report(&plan, not_managed(&stored.desired)))?;
+            let report = report(&plan, not_managed(&stored.desired));
+            global.print(&report.with_extra("cluster_seconds", cluster_seconds))?;
             for one in &plan.blocked {
                 tracing::error!("blocked: {one}");
             }

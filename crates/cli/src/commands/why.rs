@@ -37,7 +37,7 @@ impl Why {
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
-            let Planned { plan, stored } = self.of.planned(&settings, &*store).await?;
+            let Planned { plan, stored, .. } = self.of.planned(&settings, &*store).await?;
             let desired = &stored.desired;
             let Some(guest) = desired.guests.get(&self.uid) else {
                 let score = |uid: &&String| (strsim::jaro_winkler(uid, &self.uid) * 1_000.0) as i64;

@@ -51,6 +51,11 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
         let text = format!("it is there already and not bound: run `pvegraph adopt {}` first", live.vmid);
         return Err(forbidden("guest", text));
     }
+    if live.fingerprint().is_none() {
+        let text = "it has neither an SMBIOS UUID nor a root volume, so that nothing tells it from another guest: give it one \
+                    (`smbios1`) at Proxmox VE, and adopt it again";
+        return Err(forbidden("identity", text));
+    }
     let scope = scope_of(input.scopes, live.vmid)?;
     if let Some(pool) = scope.pool.as_ref().filter(|pool| live.pool.as_ref() != Some(pool)) {
         let text = format!(
@@ -116,6 +121,11 @@ pub(super) fn locked(live: &LiveGuest) -> Result<(), Forbidden> {
     }
 }
 
+/// Neither the guest nor its disks may go.
+pub(super) fn protected(guest: &Guest, live: &LiveGuest) -> bool {
+    guest.protected || live.config.get("protection").is_some_and(|value| value == "1")
+}
+
 /// Which key to a deletion is absent.
 pub(super) fn deletion(
     input: &Input<'_>,
@@ -123,9 +133,8 @@ pub(super) fn deletion(
     live: &LiveGuest,
     scope: &Scope,
 ) -> Result<(), Forbidden> {
-    let protected = live.config.get("protection").is_some_and(|value| value == "1");
     let absent = |text: String| Err(forbidden("tombstone", text));
-    if guest.protected || protected {
+    if protected(guest, live) {
         return absent(
             "it is protected: take `protected` here and `protection` at the guest away first".to_owned(),
         );

@@ -90,6 +90,9 @@ pub(super) fn of(
     }
     for operation in &found.operations {
         guard::allowed(scope, operation.action)?;
+        if operation.effect == Effect::Restart {
+            guard::allowed(scope, Action::Power)?;
+        }
     }
     Ok(found)
 }
@@ -354,7 +357,9 @@ impl One<'_> {
         let method = if kind == GuestType::Qemu && devices { Method::Post } else { Method::Put };
         let mut request = Request::new(method, self.path("/config")).guarded();
         for (key, (set, remove)) in &parts {
-            known::option(self.input.around, self.guest, key, &self.live.node)?;
+            if set.contains("bridge") {
+                known::option(self.input.around, self.guest, key, &self.live.node)?;
+            }
             // What waits for a restart is not taken back.
             let waiting = self.input.around.pending.get(&self.live.vmid).and_then(|all| all.get(*key));
             let value = match (waiting, self.live.config.get(*key)) {
@@ -378,7 +383,14 @@ impl One<'_> {
                     let trailer = marker::trailer(self.values.cluster, &self.guest.uid);
                     request = request.with(key, trailer);
                 }
-                (false, _) => drop(request.delete.insert(key.to_owned())),
+                (false, _) => {
+                    if is_disk(kind, key) && guard::protected(self.guest, self.live) {
+                        let text = "the guest is protected, and keeps its disks: take `protected` here and `protection` at the \
+                                    guest away first";
+                        return Err((key.to_owned(), text.to_owned()));
+                    }
+                    request.delete.insert(key.to_owned());
+                }
             }
         }
         Ok(request)

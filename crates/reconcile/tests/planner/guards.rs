@@ -74,7 +74,7 @@ fn a_deletion_needs_every_key() {
     fn guest(estate: &mut Estate) -> &mut pvegraph_reconcile::desired::Guest {
         estate.desired.guests.get_mut("vm-100").unwrap()
     }
-    let losses: [(&str, Loss, &str); 16] = [
+    let losses: [(&str, Loss, &str); 17] = [
         ("tombstone", |e| guest(e).tombstone = false, "nobody desires its deletion"),
         ("deletion", |e| guest(e).deletion = Default::default(), "`deletion` is `forbid`"),
         ("protected", |e| guest(e).protected = true, "protected"),
@@ -95,6 +95,14 @@ fn a_deletion_needs_every_key() {
             "fingerprint",
             |e| e.bindings.get_mut("vm-100").unwrap().fingerprint = Some("other".to_owned()),
             "another one",
+        ),
+        (
+            "no fingerprint at all",
+            |e| {
+                e.guests[0].config.remove("smbios1");
+                e.bindings = bound(&e.guests);
+            },
+            "`identity`",
         ),
         ("tag", |e| drop(e.guests[0].config.remove("tags")), "`marker`"),
         ("trailer", |e| drop(e.guests[0].config.remove("description")), "`marker`"),
@@ -198,6 +206,23 @@ fn managing_needs_the_marker_which_is_put_on_by_agreement() {
     assert_eq!(blocked(&plan), "");
     assert!(plan.operations[0].reasons[0].contains("[pvegraph:rig/vm-101]"));
     assert!(plan.operations[0].requests[0].set["tags"].to_string().contains("pvegraph;web"));
+}
+
+#[test]
+fn a_restart_needs_leave_for_power_too_and_protection_keeps_disks() {
+    let disk = ("scsi1", "lvm:vm-100-disk-1,size=8G");
+    let guests = [live(100, "running", &[("cores", "2"), disk])];
+    let mut estate =
+        Estate::new(desired(vec![json!({ "vmid": 100, "cores": 4, "reboot": "allow" })]), &guests);
+    estate.scopes[0].allow.remove(&Action::Power);
+    assert!(blocked(&estate.plan()).contains("does not allow to power"));
+    estate.desired = desired(vec![json!({ "vmid": 100, "unset": ["scsi1"] })]);
+    assert_eq!(
+        estate.plan().operations[0].requests[0].to_string(),
+        "POST /nodes/pve1/qemu/100/config -scsi1"
+    );
+    estate.desired = desired(vec![json!({ "vmid": 100, "unset": ["scsi1"], "protected": true })]);
+    assert!(blocked(&estate.plan()).contains("vm-100 (guest 100): `scsi1`: the guest is protected"));
 }
 
 #[test]
