@@ -28,7 +28,7 @@ fn put_away(bench: &Bench) -> Vec<Value> {
     super::bench::lines(runs.last().unwrap())
 }
 
-/// Seen failing with: `is_busy` that is never so; a lost answer that is sent again.
+/// Seen failing with: a client that never finds PVE busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_write_is_done_once_whatever_the_answer() {
     let bench = Bench::new().await;
@@ -125,6 +125,7 @@ async fn what_a_failed_change_leaves_waiting_is_taken_back_and_nothing_else() {
     bench.server.shutdown().await;
 }
 
+/// Seen failing with: a guest that is not looked at before a call.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     let bench = Bench::new().await;
@@ -199,6 +200,7 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     bench.server.shutdown().await;
 }
 
+/// Seen failing with: a pause that is not asked for before a call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_goes_on_and_a_lost_lease_stops_it() {
     let bench = Bench::new().await;
@@ -206,13 +208,32 @@ async fn a_paused_run_goes_on_and_a_lost_lease_stops_it() {
     bench.desire(&[(100, json!({ "tags": ["one"] })), (101, json!({ "tags": ["one"] }))]).await;
     bench.plan().await;
     bench.rig.run(&["pause"]).await.ended(0);
-    bench.apply(&[]).await.ended(3).says(&["paused", "pvegraph resume"]);
+    bench.apply(&[]).await.ended(6).says(&["paused", "pvegraph resume"]);
     assert_eq!(bench.guests(), before);
     bench.rig.run(&["resume"]).await.ended(0);
+    bench.apply(&[]).await.ended(0);
     assert_eq!(
         (bench.option(100, "tags").as_str(), bench.option(101, "tags").as_str()),
         ("one;pvegraph", "one;pvegraph")
     );
+
+    // In the middle of an operation: its task is followed, and nothing more is sent.
+    bench.desire(&[(102, json!({ "tags": ["two"], "scsi0": { "size": "9G" } }))]).await;
+    bench.plan().await;
+    bench.world().set_time_scale(4.0);
+    let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while bench.tasks("resize", 102) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    bench.rig.run(&["pause"]).await.ended(0);
+    let ended = child.wait_with_output().await.unwrap();
+    bench.world().set_time_scale(0.0);
+    assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(bench.option(102, "scsi0").contains("size=9G"));
+    assert_eq!(bench.option(102, "tags"), "pvegraph");
+    bench.rig.run(&["resume"]).await.ended(0);
+    assert_eq!(bench.option(102, "tags"), "pvegraph;two");
 
     // Somebody else's lease.
     let now =
@@ -248,6 +269,8 @@ async fn a_paused_run_goes_on_and_a_lost_lease_stops_it() {
 }
 
 /// Neo4j may run on a guest that the run touches.
+///
+/// Seen failing with: a lease that is given up as soon as it can't be renewed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_goes_on_while_the_graph_is_away() {
     let mut db = Neo4jServer::start_own(Settings::default()).await;

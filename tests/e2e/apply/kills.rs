@@ -122,7 +122,8 @@ impl Point {
     }
 }
 
-/// Seen failing with: an intent that is sent again without a look; a resume that does not search for its task.
+/// Seen failing with: an intent that is sent again without a look; a search that finds no task, or one of an earlier run; somebody
+/// else's change that is not noticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_killed_anywhere_is_gone_on_with_and_does_nothing_twice() {
     let bench = Bench::new().await;

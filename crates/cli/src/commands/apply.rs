@@ -118,6 +118,12 @@ impl Apply {
                 );
                 return Err(Failure::new(Exit::Blocked, text));
             }
+            if apply_lease::paused(&*store, id.as_str()).await? {
+                let text = format!(
+                    "applies to {id} are paused, and nothing was changed: `pvegraph resume` lets them go on"
+                );
+                return Err(Failure::new(Exit::Blocked, text));
+            }
             let desired = preflight::current(&*store, &id, &plan).await?;
             let approver = preflight::approver(&*store, &id, &plan, self.auto_approve, now).await?;
             preflight::allowed(&client, &plan).await?;
