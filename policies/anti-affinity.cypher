@@ -2,10 +2,11 @@
 // name: anti-affinity
 // severity: deny
 // mend: desire another node of one of the two
-MATCH (a:DesiredVM)-[:ANTI_AFFINITY]->(b:DesiredVM)
-WHERE a.cluster_id = $cluster_id
-WITH a.uid AS guest, b.uid AS other
-WITH guest, other, [g IN $guests WHERE g.uid = guest][0] AS one, [g IN $guests WHERE g.uid = other][0] AS two
-WHERE one.running AND two.running AND one.node = two.node
-RETURN guest, other, one.node AS node
+UNWIND $guests AS g
+WITH g WHERE g.running AND g.uid IS NOT NULL
+WITH g.node AS node, collect(g.uid) AS uids
+UNWIND uids AS uid
+MATCH (a:DesiredVM {cluster_id: $cluster_id, uid: uid})-[:ANTI_AFFINITY]->(b:DesiredVM)
+WHERE b.uid IN uids
+RETURN a.uid AS guest, b.uid AS other, node
 ORDER BY guest, other

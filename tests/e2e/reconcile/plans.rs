@@ -357,3 +357,16 @@ async fn scopes_are_refused_where_they_can_not_be() {
     assert_eq!(rows[0]["max_deletes"], 0);
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_was_made_without_a_number_is_found_by_its_binding() {
+    let db = pvegraph_testkit::fresh().await;
+    let (server, rig, _) = managed(&Graph::Neo4j((*db).clone())).await;
+    db.cypher("MATCH (v:DesiredVM {uid: 'vm-500'}) REMOVE v.vmid", json!({})).await;
+    rig.run(&["drift"]).await.ended(0);
+    rig.run(&["plan", "--exit-code"]).await.ended(0);
+    db.cypher("MATCH (v:DesiredVM {uid: 'vm-500'}) SET v.cores = 4", json!({})).await;
+    let ran = plan(&rig, 0, &[]).await;
+    assert_eq!((&ran.rows()[1]["action"], &ran.rows()[1]["vmid"]), (&json!("configure"), &json!(500)));
+    server.shutdown().await;
+}

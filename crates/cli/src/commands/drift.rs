@@ -73,7 +73,7 @@ async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) ->
             tracing::info!("{id}: nothing is desired");
             continue;
         }
-        let stored = stored::read(&*store, &id).await?;
+        let stored = stored::read(&*store, &id).await?.with_numbers();
         found.push((compare(&client, &stored.desired, &stored.bindings).await?, stored.desired));
     }
     if found.is_empty() {

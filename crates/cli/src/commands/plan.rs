@@ -82,7 +82,7 @@ impl Of {
     /// Nothing is desired, or the cluster or the store can't be read.
     pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
         let (id, client) = one_cluster(settings, self.cluster.as_deref()).await?;
-        let stored = stored::read(store, &id).await?;
+        let stored = stored::read(store, &id).await?.with_numbers();
         let scopes = stored::scopes(store, &id).await?;
         let policies = stored::policies(store, &id).await?;
         let began = Instant::now();
