@@ -1,6 +1,7 @@
 //! Graph and end-to-end tests: a real Neo4j, real HTTPS, real processes. One binary, so that they share one server.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
+mod apply;
 mod bad_input;
 mod cli_frame;
 mod commits;

@@ -1,5 +1,7 @@
 //! Desired state end to end: discovered, compared, imported, exported, adopted.
 
+mod plans;
+mod policies;
 mod stored;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,8 @@ pub enum Case {
     Large,
     /// `pvegraph --version`
     Start,
+    /// `pvegraph plan`: 50 nodes, 10,000 desired guests, no latency
+    Plan,
 }
 
 /// A simulated estate. Nodes and guests are those of all clusters together.
@@ -39,6 +41,7 @@ impl Estate {
             Case::Small => (2, 4, 60, 2),
             Case::Standard => (1, 50, 10_000, 20),
             Case::Large => (10, 500, 100_000, 20),
+            Case::Plan => (1, 50, 10_000, 0),
             Case::Start => return None,
         };
         Some(Self { clusters, nodes, guests, latency_ms })

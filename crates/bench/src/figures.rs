@@ -128,6 +128,37 @@ impl Measured {
     }
 }
 
+/// Plans of one estate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plans {
+    /// The estate.
+    pub estate: Estate,
+    /// The simulator's seed.
+    pub seed: u64,
+    /// Operations of each plan.
+    pub operations: usize,
+    /// The plans, one after the other; nothing changes between them.
+    pub rounds: Vec<PlanRun>,
+}
+
+/// One `pvegraph plan`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanRun {
+    /// What the process used.
+    pub usage: Usage,
+    /// Requests, as the simulator counts them.
+    pub requests: u64,
+    /// While the cluster was asked, as the program tells.
+    pub cluster_seconds: f64,
+}
+
+impl PlanRun {
+    /// What is not the cluster's: start, graph, comparison, plan, output.
+    pub fn own_seconds(&self) -> f64 {
+        self.usage.wall_seconds - self.cluster_seconds
+    }
+}
+
 /// Many starts of the program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Starts {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::figures::{Sync, Usage};
+use crate::figures::{PlanRun, Sync, Usage};
 use crate::problem::{Problem, While};
 use crate::processes::measure;
 use crate::simulators::Simulator;
@@ -99,6 +99,30 @@ impl GraphProgram {
         Ok(measure(&mut self.command(&["migrate", "up"]))?.with_code("pvegraph migrate up", &[0])?.usage)
     }
 
+    /// Another command, which is not measured.
+    ///
+    /// # Errors
+    /// It does not start, or fails.
+    pub fn run(&self, arguments: &[&str]) -> Result<(), Problem> {
+        let what = format!("pvegraph {}", arguments.join(" "));
+        measure(&mut self.command(arguments))?.with_code(&what, &[0])?;
+        Ok(())
+    }
+
+    /// `pvegraph plan`, with the number of its operations.
+    ///
+    /// # Errors
+    /// It does not start, fails, something forbids the plan, or its requests can't be counted.
+    pub async fn plan(&self, simulators: &[Simulator]) -> Result<(PlanRun, usize), Problem> {
+        let before = requests(simulators).await?;
+        let ended = measure(&mut self.command(&["plan", "--out", "plan.json", "-o", "json"]))?;
+        let ended = ended.with_code("pvegraph plan", &[0])?;
+        let requests = requests(simulators).await? - before;
+        let told: ToldPlan = serde_json::from_str(&ended.out).when("the answer of pvegraph plan")?;
+        let run = PlanRun { usage: ended.usage, requests, cluster_seconds: told.cluster_seconds };
+        Ok((run, told.rows.len()))
+    }
+
     /// `pvegraph sync`.
     ///
     /// # Errors
@@ -117,6 +141,13 @@ impl GraphProgram {
             exit_code: ended.code,
         })
     }
+}
+
+/// What `plan` tells.
+#[derive(Debug, Deserialize)]
+struct ToldPlan {
+    rows: Vec<serde::de::IgnoredAny>,
+    cluster_seconds: f64,
 }
 
 /// Requests to all simulators so far.

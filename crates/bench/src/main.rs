@@ -5,6 +5,7 @@ mod case;
 mod figures;
 mod floors;
 mod graph_program;
+mod plans;
 mod problem;
 mod processes;
 mod rounds;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use case::{Case, Estate};
-use figures::{Measured, Starts};
+use figures::{Measured, Plans, Starts};
 use problem::{Problem, While};
 use rounds::Bench;
 use table::Format;
@@ -122,10 +123,13 @@ async fn bench(arguments: &Arguments) -> Result<(), Problem> {
         seed: u64::from(arguments.seed.unwrap_or_else(rand::random)),
     };
     let mut estates: Vec<Measured> = Vec::new();
-    let mut starts = None;
+    let (mut starts, mut plans) = (None, None);
     for case in &arguments.cases {
         match Estate::of(*case) {
             None => starts = Some(bench.start()?),
+            Some(estate) if *case == Case::Plan => {
+                plans = Some(bench.plans(&arguments.changed(estate)).await?);
+            }
             Some(estate) => {
                 let name = clap::ValueEnum::to_possible_value(case)
                     .map_or(String::new(), |it| it.get_name().to_owned());
@@ -134,7 +138,7 @@ async fn bench(arguments: &Arguments) -> Result<(), Problem> {
         }
         // What was measured is kept, whatever comes later.
         if let Some(file) = &arguments.json {
-            write(file, &estates, starts.as_ref())?;
+            write(file, &estates, plans.as_ref(), starts.as_ref())?;
         }
     }
     let out = arguments.out;
@@ -142,17 +146,23 @@ async fn bench(arguments: &Arguments) -> Result<(), Problem> {
     if !estates.is_empty() {
         println!("{}\n", table::figures(&estates, out));
     }
-    println!("{}\n", table::verdicts(&verdict::verdicts(&estates, starts.as_ref()), out));
-    println!("{}", table::notes(&estates, starts.as_ref()));
+    println!("{}\n", table::verdicts(&verdict::verdicts(&estates, plans.as_ref(), starts.as_ref()), out));
+    println!("{}", table::notes(&estates, plans.as_ref(), starts.as_ref()));
     Ok(())
 }
 
-fn write(file: &Path, estates: &[Measured], starts: Option<&Starts>) -> Result<(), Problem> {
+fn write(
+    file: &Path,
+    estates: &[Measured],
+    plans: Option<&Plans>,
+    starts: Option<&Starts>,
+) -> Result<(), Problem> {
     let all = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "estates": estates,
+        "plan": plans,
         "start": starts,
-        "verdicts": verdict::verdicts(estates, starts),
+        "verdicts": verdict::verdicts(estates, plans, starts),
     });
     let text = serde_json::to_string_pretty(&all).when("the figures")?;
     std::fs::write(file, text + "\n").when(&file.display().to_string())

@@ -75,7 +75,8 @@ impl Bench {
         Ok(Measured { case: case.to_owned(), estate: estate.clone(), seed: self.seed, cold, rounds })
     }
 
-    async fn server(&self) -> OwnedServer {
+    /// A server of its own.
+    pub async fn server(&self) -> OwnedServer {
         let settings = Settings::default()
             .heap(&self.heap)
             .set("server.memory.heap.initial_size", &self.heap)
@@ -107,6 +108,6 @@ async fn empty(server: &Neo4jServer) {
 }
 
 /// Says how far it is; figures go to standard output in the end.
-fn say(words: &str) {
+pub fn say(words: &str) {
     eprintln!("{words}");
 }

@@ -101,6 +101,24 @@ impl Simulator {
         answer.and_then(reqwest::Response::error_for_status).when("the simulator's latency").map(drop)
     }
 
+    /// Puts the marker of a managed guest on a machine, through the API.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn mark(&self, node: &str, vmid: i64) -> Result<(), Problem> {
+        let secret = std::fs::read_to_string(&self.secret_file).when("the token's secret")?;
+        let description = format!("[pvegraph:{}/vm-{vmid}]", self.name);
+        let form = [("tags", "pvegraph"), ("description", &description)];
+        let answer = self
+            .client
+            .put(format!("{}/api2/json/nodes/{node}/qemu/{vmid}/config", self.url))
+            .header("Authorization", format!("PVEAPIToken={}={}", self.token_id, secret.trim()))
+            .form(&form)
+            .send()
+            .await;
+        answer.and_then(reqwest::Response::error_for_status).when("a guest's marker").map(drop)
+    }
+
     /// Requests since it started, its own control requests aside.
     ///
     /// # Errors

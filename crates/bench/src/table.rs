@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::figures::{Measured, Starts, Sync, Usage};
+use crate::figures::{Measured, Plans, Starts, Sync, Usage};
 use crate::verdict::{Judged, megabytes};
 
 /// How tables are printed.
@@ -122,7 +122,7 @@ pub fn verdicts(judged: &[Judged], format: Format) -> String {
 }
 
 /// What is not in a table: rows and bytes, seeds, load averages, starts.
-pub fn notes(estates: &[Measured], starts: Option<&Starts>) -> String {
+pub fn notes(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts>) -> String {
     let mut lines = Vec::new();
     for one in estates {
         let (low, high) = one.load_average();
@@ -143,6 +143,24 @@ pub fn notes(estates: &[Measured], starts: Option<&Starts>) -> String {
                 crawl.refused,
                 load.nodes,
                 load.relationships
+            ));
+        }
+    }
+    if let Some(Plans { estate, seed, operations, rounds }) = plans {
+        lines.push(format!(
+            "plan: {estate}; seed {seed}; {operations} operations; best of {} rounds counts",
+            rounds.len()
+        ));
+        for (run, number) in rounds.iter().zip(1..) {
+            let usage = &run.usage;
+            lines.push(format!(
+                "plan, round {number}: {} requests in {:.2} s, {:.2} s besides; {:.2} s of CPU, {:.1} MB; load average {:.2}",
+                run.requests,
+                run.cluster_seconds,
+                run.own_seconds(),
+                usage.cpu_seconds,
+                megabytes(usage.peak_bytes),
+                usage.load_average
             ));
         }
     }
@@ -230,7 +248,7 @@ mod tests {
 
     #[test]
     fn verdicts_are_printed_with_their_unit_and_ratio() {
-        let judged = verdict::verdicts(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None);
+        let judged = verdict::verdicts(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None, None);
         let text = verdicts(&judged, Format::DocsTable);
         assert!(text.lines().nth(1).unwrap().starts_with("|-"), "{text}");
         let row = text.lines().find(|line| line.contains("1/40")).unwrap();
@@ -241,7 +259,7 @@ mod tests {
 
     #[test]
     fn notes_name_the_seed_and_the_load() {
-        let text = notes(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None);
+        let text = notes(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None, None);
         assert!(text.contains("seed 7") && text.contains("load average 0.50 to 0.50"), "{text}");
         assert!(text.contains("45000 nodes and 75000 relationships"), "{text}");
     }

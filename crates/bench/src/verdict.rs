@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::figures::{Measured, Starts};
+use crate::figures::{Measured, Plans, Starts};
 
 /// Guests from which on the absolute bounds are meant.
 const STANDARD_GUESTS: usize = 10_000;
@@ -74,8 +74,9 @@ fn judge(
 }
 
 /// All bounds that these figures can be held against.
-pub fn verdicts(estates: &[Measured], starts: Option<&Starts>) -> Vec<Judged> {
+pub fn verdicts(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts>) -> Vec<Judged> {
     let mut all: Vec<Judged> = estates.iter().flat_map(of_estate).collect();
+    all.extend(plans.into_iter().flat_map(of_plans));
     let of_size = |guests| estates.iter().find(|one| one.estate.guests == guests);
     if let Some(large) = of_size(LARGE_GUESTS) {
         let standard = of_size(STANDARD_GUESTS);
@@ -98,6 +99,18 @@ pub fn verdicts(estates: &[Measured], starts: Option<&Starts>) -> Vec<Judged> {
         all.push(judge("start", "pvegraph --version, median ≤ 10 ms", "ms", median, Some(10.0)));
     }
     all
+}
+
+fn of_plans(plans: &Plans) -> Vec<Judged> {
+    let own = plans.rounds.iter().map(|run| run.own_seconds()).min_by(f64::total_cmp);
+    let peak = plans.rounds.iter().map(|run| run.usage.peak_bytes).max().map(megabytes);
+    // The bounds are those of 10,000 guests.
+    let standard = plans.estate.guests == STANDARD_GUESTS;
+    let bound = |bound: f64| standard.then_some(bound);
+    vec![
+        judge("plan", "plan from the graph, the cluster's answers aside ≤ 3 s", "s", own, bound(3.0)),
+        judge("plan", "plan's peak memory ≤ 300 MB", "MB", peak, bound(300.0)),
+    ]
 }
 
 /// Bytes in megabytes.
@@ -149,6 +162,8 @@ fn of_estate(one: &Measured) -> Vec<Judged> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Estate;
+    use crate::figures::{PlanRun, Usage};
     use crate::samples::{measured, round};
 
     fn find<'a>(all: &'a [Judged], start: &str) -> &'a Judged {
@@ -170,7 +185,7 @@ mod tests {
     fn the_best_of_the_rounds_counts_and_the_worst_memory() {
         // Crawl floors 7 and 6, load floors 5 and 4: the bound of the first run is 1.3 × 6 + 1.
         let mut one = measured(10_000, vec![round(12.0, 7.0, 5.0), round(10.0, 6.0, 4.0)]);
-        let all = verdicts(std::slice::from_ref(&one), None);
+        let all = verdicts(std::slice::from_ref(&one), None, None);
         let wall = find(&all, "wall, first run ≤ 1.3");
         assert_eq!((wall.measured, wall.bound), (Some(10.0), Some(1.3 * 6.0 + 1.0)));
         assert_eq!(wall.verdict, Verdict::Fail);
@@ -179,7 +194,7 @@ mod tests {
         assert_eq!(find(&all, "client's CPU").measured, Some(2.0));
 
         one.rounds[1].second.usage.peak_bytes = 120_000_000;
-        let all = verdicts(&[one], None);
+        let all = verdicts(&[one], None, None);
         let memory = find(&all, "client's peak");
         assert_eq!((memory.measured, memory.verdict), (Some(120.0), Verdict::Fail));
     }
@@ -188,7 +203,7 @@ mod tests {
     fn what_the_program_does_not_tell_is_unknown() {
         let mut one = measured(10_000, vec![round(12.0, 7.0, 5.0)]);
         one.rounds[0].first.load_seconds = None;
-        let all = verdicts(&[one], None);
+        let all = verdicts(&[one], None, None);
         assert_eq!(find(&all, "load, first").verdict, Verdict::Unknown);
         assert_eq!(find(&all, "load, second").verdict, Verdict::Unknown);
         assert_ne!(find(&all, "crawl, first").verdict, Verdict::Unknown);
@@ -196,26 +211,39 @@ mod tests {
 
     #[test]
     fn absolute_bounds_are_for_the_estate_that_they_name() {
-        let all = verdicts(&[measured(60, vec![round(1.0, 1.0, 1.0)])], None);
+        let all = verdicts(&[measured(60, vec![round(1.0, 1.0, 1.0)])], None, None);
         assert_eq!(all.len(), 5);
     }
 
     #[test]
     fn the_large_estate_is_held_against_the_standard_one() {
         let large = measured(100_000, vec![round(111.0, 70.0, 50.0)]);
-        let alone = verdicts(std::slice::from_ref(&large), None);
+        let alone = verdicts(std::slice::from_ref(&large), None, None);
         assert_eq!(find(&alone, "wall, first run: by").verdict, Verdict::Unknown);
         let standard = measured(10_000, vec![round(10.0, 7.0, 5.0)]);
-        let both = verdicts(&[standard, large], None);
+        let both = verdicts(&[standard, large], None, None);
         let grown = find(&both, "wall, first run: by");
         assert_eq!((grown.measured, grown.verdict), (Some(11.1), Verdict::Fail));
         assert_eq!(find(&both, "client's peak memory ≤ 1.5").bound, Some(75.0));
     }
 
     #[test]
+    fn a_plan_is_judged_without_the_cluster_and_at_its_size_only() {
+        let usage = Usage { wall_seconds: 9.0, cpu_seconds: 3.0, peak_bytes: 400_000_000, load_average: 0.0 };
+        let run = PlanRun { usage, requests: 10_000, cluster_seconds: 7.0 };
+        let estate = Estate { clusters: 1, nodes: 50, guests: 10_000, latency_ms: 0 };
+        let mut plans = Plans { estate, seed: 7, operations: 100, rounds: vec![run] };
+        let judged = verdicts(&[], Some(&plans), None);
+        assert_eq!((judged[0].measured, judged[0].verdict), (Some(2.0), Verdict::Pass));
+        assert_eq!((judged[1].measured, judged[1].verdict), (Some(400.0), Verdict::Fail));
+        plans.estate.guests = 60;
+        assert!(verdicts(&[], Some(&plans), None).iter().all(|one| one.verdict == Verdict::Unknown));
+    }
+
+    #[test]
     fn a_start_is_told_in_milliseconds() {
         let starts = Starts { count: 3, median_seconds: 0.004, least_seconds: 0.003, load_average: 0.0 };
-        let all = verdicts(&[], Some(&starts));
+        let all = verdicts(&[], None, Some(&starts));
         assert_eq!((all[0].measured, all[0].verdict), (Some(4.0), Verdict::Pass));
     }
 }

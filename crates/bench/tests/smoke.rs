@@ -56,3 +56,29 @@ fn a_small_estate_is_measured_with_its_floors() {
         assert!(out.contains(words), "{words:?} is not in: {out}");
     }
 }
+
+#[test]
+fn plans_of_a_small_estate_are_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("figures.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
+        .args(["plan", "--nodes", "3", "--guests", "120", "--runs", "2", "--out", "docs-table"])
+        .args(["--heap", "512m", "--page-cache", "64m"])
+        .arg("--pvegraph")
+        .arg(built("pvegraph"))
+        .arg("--pve-sim")
+        .arg(built("pve-sim"))
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let plan = &figures["plan"];
+    assert_eq!((&plan["operations"], plan["rounds"].as_array().unwrap().len()), (&1.into(), 2));
+    let run = &plan["rounds"][0];
+    assert!(run["requests"].as_u64().unwrap() > 120, "one for each guest at least: {run}");
+    assert!(run["usage"]["peak_bytes"].as_u64().unwrap() > 1_000_000);
+    assert!(out.contains("plan, round 2") && out.contains("peak memory ≤ 300 MB"), "{out}");
+}

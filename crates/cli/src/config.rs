@@ -146,6 +146,25 @@ pub struct SyncSettings {
     pub guard_from: u64,
 }
 
+/// What changing clusters needs.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplySettings {
+    directory: Option<PathBuf>,
+    audit_key_file: Option<PathBuf>,
+}
+
+impl ApplySettings {
+    /// Where journals and audit logs are: the one that is set, else the service's or the user's directory for state.
+    pub fn directory(&self) -> Option<PathBuf> {
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let own = || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+        // systemd makes and names a service's own one.
+        let found = self.directory.clone().or_else(|| variable("STATE_DIRECTORY"));
+        found.or_else(|| Some(own()?.join("pvegraph")))
+    }
+}
+
 /// What a run is in which a node was offline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -242,6 +261,8 @@ pub struct Settings {
     pub clusters: Vec<ClusterSettings>,
     /// How a run behaves.
     pub sync: SyncSettings,
+    /// What changing clusters needs.
+    pub apply: ApplySettings,
     secrets: BTreeMap<String, EnvSecret>,
     shown: Vec<Shown>,
 }
@@ -253,6 +274,8 @@ struct Raw {
     #[serde(default)]
     clusters: Vec<RawCluster>,
     sync: SyncSettings,
+    #[serde(default)]
+    apply: ApplySettings,
 }
 
 #[derive(Debug, Deserialize)]
@@ -312,7 +335,7 @@ impl Settings {
             .build()?;
 
         let mut shown = effective(&merged, clusters, &secrets);
-        let Raw { store, clusters, sync } = merged.try_deserialize()?;
+        let Raw { store, clusters, sync, apply } = merged.try_deserialize()?;
         let origins = check::Origins::new(&shown);
         check::store(&store, &origins, &mut problems);
         let clusters = check::clusters(clusters, &origins, &mut problems);
@@ -330,7 +353,7 @@ impl Settings {
             }
         }
         let file = found.map(|(path, _)| path);
-        Ok(Self { file, store, clusters, sync, secrets, shown })
+        Ok(Self { file, store, clusters, sync, apply, secrets, shown })
     }
 
     /// Every setting with its value and origin, in the order of the example file.
@@ -370,6 +393,22 @@ impl Settings {
             credential: "store.password".into(),
             env: self.secrets.get("store.password"),
             variable: layers::variable(Section::Store, 0, "password"),
+        }
+        .read()
+    }
+
+    /// The key of the audit log's HMACs, if one is given anywhere.
+    ///
+    /// # Errors
+    /// The file that should hold it can't be used.
+    pub fn audit_key(&self) -> Result<Option<SecretString>, SecretError> {
+        Secret {
+            what: "the key of the audit log".into(),
+            setting: "apply.audit_key_file".into(),
+            file: self.apply.audit_key_file.as_deref(),
+            credential: "apply.audit_key".into(),
+            env: self.secrets.get("apply.audit_key"),
+            variable: layers::variable(Section::Apply, 0, "audit_key"),
         }
         .read()
     }

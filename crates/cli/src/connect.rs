@@ -156,18 +156,26 @@ impl HostLock {
     pub fn take(settings: &Settings) -> Result<Self, Failure> {
         let target = &settings.store.uri;
         let path = directory().join(format!("pvegraph-{:.16}.lock", hex(&Sha256::digest(target.as_bytes()))));
+        let mend = "set XDG_RUNTIME_DIR to a directory that you can write to";
+        Self::at(&path, &format!("writing to {target}"), mend)
+    }
+
+    /// Takes the lock in this file. `doing` is what only one process does at a time; `mend` is for a file that can't be made.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn at(path: &Path, doing: &str, mend: &str) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
-            let mend = "set XDG_RUNTIME_DIR to a directory that you can write to";
             Failure::failed(format!("the lock file {} can't be {what}: {error}; {mend}", path.display()))
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(|error| failed("opened", error))?;
+        let mut file = options.open(path).map_err(|error| failed("opened", error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let text = format!(
-                    "another pvegraph on this host is writing to {target} (lock file {}); try again later",
+                    "another pvegraph on this host is {doing} (lock file {}); try again later",
                     path.display()
                 );
                 return Err(Failure::new(Exit::Locked, text));

@@ -10,9 +10,6 @@ use crate::config::ConfigError;
 use crate::secret::SecretError;
 
 /// Every exit code of the program. 2 is the usage error of the argument parser; an unknown code means failure.
-///
-/// 7 (the plan is stale or not approved) and 8 (applied, and a restart is pending) are reserved for commands that change
-/// clusters; none of this build does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -28,6 +25,10 @@ pub enum Exit {
     Drift = 5,
     /// Blocked by a policy or a guard, the sweep guard among them.
     Blocked = 6,
+    /// A plan is stale, was edited, or is not approved.
+    Stale = 7,
+    /// Applied, and a restart is pending.
+    PendingRestart = 8,
     /// The configuration is not valid.
     Config = 10,
     /// Another run holds the lock.
@@ -50,6 +51,8 @@ Exit codes:
    4  a report has findings at or above --fail-on
    5  a cluster is not what is desired: drift
    6  blocked by a policy or a guard
+   7  a plan is stale, was edited, or is not approved
+   8  applied; a restart is pending
   10  configuration not valid
   11  lock held
   12  authentication or permission, at Proxmox VE or Neo4j

@@ -123,6 +123,80 @@ pub static BINDING: Label<Row> = Label {
     indexed: &["vmid"],
 };
 
+/// `ManagedScope`.
+pub static MANAGED_SCOPE: Label<Row> = Label {
+    name: "ManagedScope",
+    doc: "A range of numbers in which guests may be touched, and what may be done there. Ranges have no numbers in common.",
+    key: &["name"],
+    columns: columns! {
+        "name" Text "Its name";
+        "vmid_min" Integer "The first number";
+        "vmid_max" Integer "The last number";
+        "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
+        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `destroy`";
+        "max_deletes" Integer "How many guests one plan may delete; null is 0";
+        "max_restarts" Integer "How many guests one plan may restart; null leaves that to the estate's limit";
+        "paused" Boolean "Nothing may be done there now";
+    },
+    indexed: &[],
+};
+
+/// `Policy`.
+pub static POLICY: Label<Row> = Label {
+    name: "Policy",
+    doc: "A Cypher statement that is asked about each plan, in read mode: a row of it is something that must not be.",
+    key: &["name"],
+    columns: columns! {
+        "name" Text "Its name";
+        "title" Text "What it is about";
+        "cypher" Text "The statement";
+        "severity" Text "`deny`: a row blocks the plan; `warn`: a row is shown";
+        "mend" Text "What to do about a row";
+    },
+    indexed: &[],
+};
+
+/// `Plan`.
+pub static PLAN: Label<Row> = Label {
+    name: "Plan",
+    doc: "A plan that was approved, and who did.",
+    key: &["sha256"],
+    columns: columns! {
+        "sha256" Text "SHA-256 of the plan's canonical JSON";
+        "generation" Integer "The desired state's";
+        "made_at" Integer "When it was made, in epoch seconds";
+        "expires_at" Integer "When it is stale, in epoch seconds";
+        "operations" Integer "How many operations it has";
+        "restarts" Integer "Guests that restart";
+        "deletes" Integer "Guests that are deleted";
+        "blast" Integer "Guests that feel something";
+        "approver" Text "Who approved it: the word of whoever ran the command";
+        "approved_at" Integer "When, in epoch seconds";
+        "approval_expires_at" Integer "Until when the approval holds, in epoch seconds";
+    },
+    indexed: &[],
+};
+
+/// `PlanOp`.
+pub static PLAN_OP: Label<Row> = Label {
+    name: "PlanOp",
+    doc: "One operation of an approved plan.",
+    key: &["sha256", "number"],
+    columns: columns! {
+        "sha256" Text "The plan";
+        "number" Integer "Its place in the plan, from 1";
+        "uid" Text "The desired guest";
+        "vmid" Integer "Its number";
+        "node" Text "The node that is asked";
+        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `destroy`";
+        "effect" Text "What it does to the guest while it runs";
+        "reversible" Boolean "Another plan can bring back what was";
+        "reasons" TextList "The fields that differ";
+        "requests" TextList "The calls; what may be secret is not in them";
+    },
+    indexed: &[],
+};
+
 macro_rules! sections {
     ($($const:ident $name:literal $doc:literal;)*) => {
         $(#[doc = concat!("`", $name, "`.")]
@@ -178,6 +252,8 @@ relationships! {
     DEPENDS_ON "DEPENDS_ON" DESIRED_VM -> DESIRED_VM "A desired guest needs another one to run first." [];
     ANTI_AFFINITY "ANTI_AFFINITY" DESIRED_VM -> DESIRED_VM "Two desired guests must not be on one node." [];
     BINDS "BINDS" BINDING -> DESIRED_VM "A binding is of a desired guest." [];
+    HAS_OP "HAS_OP" PLAN -> PLAN_OP "A plan has an operation." [];
+    AFFECTS "AFFECTS" PLAN_OP -> DESIRED_VM "A guest feels an operation: its own, or one of a guest that it depends on." [];
 }
 
 /// Every label of the desired state, parents first.
@@ -193,5 +269,9 @@ pub fn labels() -> Vec<LabelSchema> {
         DESIRED_CLUSTER.schema(),
         DESIRED_BACKUP_JOB.schema(),
         DESIRED_HA_RESOURCE.schema(),
+        MANAGED_SCOPE.schema(),
+        POLICY.schema(),
+        PLAN.schema(),
+        PLAN_OP.schema(),
     ]
 }

@@ -1,11 +1,11 @@
-//! The lease: at most one sync writes to a graph at a time.
+//! The lease: at most one sync writes to a graph at a time, and at most one apply changes a cluster.
 //!
 //! It is a node with a holder, a number that grows with each take-over (the fencing number) and an expiry. The run's tag is
 //! drawn under it, so that two runs never share one. Every transaction of the holder carries [`Lease::guard`]: a holder
 //! that lost its lease writes nothing more, because the guard and the write are one transaction.
 //!
 //! # Assumptions
-//! Clocks of hosts that sync into one graph differ by less than [`LEASE_SECONDS`].
+//! Clocks of hosts that work with one graph differ by less than [`LEASE_SECONDS`].
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,8 +17,24 @@ use crate::store::{Statement, Store, StoreError};
 /// that the next cron run after a crash is not locked out.
 pub const LEASE_SECONDS: i64 = 120;
 
-/// The lease of syncs; one for each graph.
-const SYNC: &str = "sync";
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose<'a> {
+    /// Syncing; one for each graph.
+    Sync,
+    /// Changing the cluster of this identifier.
+    Apply(&'a str),
+}
+
+impl Purpose<'_> {
+    /// The `id` of the lease's node.
+    pub fn id(self) -> String {
+        match self {
+            Self::Sync => "sync".to_owned(),
+            Self::Apply(cluster) => format!("apply:{cluster}"),
+        }
+    }
+}
 
 /// The name of the constraint that keeps it one.
 pub(crate) const CONSTRAINT: &str = "pvegraph_lease_key";
@@ -39,6 +55,7 @@ pub struct Holder {
 /// A lease that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
+    id: String,
     holder: String,
     number: i64,
     /// The tag of this run: later than every tag before, in epoch seconds.
@@ -49,15 +66,17 @@ pub struct Lease {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Somebody else has it.
-    #[error("another sync is writing to this graph: {holder}, until {} unless it renews; try again later", at(*.expires_at))]
+    #[error("another {} until {} unless it renews; try again later", doing(.id, .holder), at(*.expires_at))]
     Held {
+        /// The lease, see [`Purpose::id`].
+        id: String,
         /// Who, as they called themselves.
         holder: String,
         /// Epoch seconds.
         expires_at: i64,
     },
     /// The store failed.
-    #[error("the sync lease could not be taken")]
+    #[error("the lease could not be taken")]
     Store(#[from] StoreError),
 }
 
@@ -66,20 +85,41 @@ fn constraint() -> String {
     format!("CREATE CONSTRAINT {CONSTRAINT} IF NOT EXISTS FOR (l:{LEASE}) REQUIRE l.id IS UNIQUE")
 }
 
+fn doing(id: &str, holder: &str) -> String {
+    match id.strip_prefix("apply:") {
+        Some(cluster) => format!("apply is changing the cluster {cluster}: {holder},"),
+        None => format!("sync is writing to this graph: {holder},"),
+    }
+}
+
 fn at(epoch_seconds: i64) -> String {
     jiff::Timestamp::from_second(epoch_seconds).map_or_else(|_| "?".to_owned(), |time| time.to_string())
 }
 
 impl Lease {
-    /// Takes the lease and draws the run's tag. `now` is in epoch seconds.
+    /// Takes the lease of syncs and draws the run's tag. `now` is in epoch seconds.
     ///
     /// # Errors
     /// Somebody else has it, or the store failed.
     pub async fn take(store: &dyn Store, holder: &Holder, now: i64) -> Result<Self, LeaseError> {
+        Self::take_for(store, Purpose::Sync, holder, now).await
+    }
+
+    /// Takes a lease, likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn take_for(
+        store: &dyn Store,
+        purpose: Purpose<'_>,
+        holder: &Holder,
+        now: i64,
+    ) -> Result<Self, LeaseError> {
+        let id = purpose.id();
         let Holder { name, lock } = holder;
         // Before the first migration nothing makes the node unique, and two that begin at once would each make one of their own.
-        let known =
-            Statement::new(format!("MATCH (l:{LEASE} {{id: $id}})\nRETURN l.id AS id")).with("id", SYNC);
+        let known = Statement::new(format!("MATCH (l:{LEASE} {{id: $id}})\nRETURN l.id AS id"))
+            .with("id", id.as_str());
         if store.read(known).await?.rows.is_empty() {
             store.schema(&constraint()).await?;
         }
@@ -92,7 +132,7 @@ impl Lease {
              l.tag = CASE WHEN coalesce(l.tag, 0) < $now THEN $now ELSE l.tag + 1 END\n\
              RETURN l.number AS number, l.tag AS tag"
         ))
-        .with("id", SYNC)
+        .with("id", id.as_str())
         .with("holder", name.as_str())
         .with("lock", lock.as_deref().map_or(serde_json::Value::Null, Into::into))
         .with("now", now)
@@ -101,17 +141,23 @@ impl Lease {
         let got =
             |column| answer.first().and_then(|rows| rows.get(0, column)).and_then(serde_json::Value::as_i64);
         if let (Some(number), Some(tag)) = (got("number"), got("tag")) {
-            return Ok(Self { holder: name.clone(), number, tag });
+            return Ok(Self { id, holder: name.clone(), number, tag });
         }
         let who = Statement::new(format!(
             "MATCH (l:{LEASE} {{id: $id}})\nRETURN l.holder AS holder, l.expires_at AS expires_at"
         ))
-        .with("id", SYNC);
+        .with("id", id.as_str());
         let rows = store.read(who).await?;
         Err(LeaseError::Held {
             holder: rows.get(0, "holder").and_then(|value| value.as_str()).unwrap_or("unknown").to_owned(),
             expires_at: rows.get(0, "expires_at").and_then(serde_json::Value::as_i64).unwrap_or(now),
+            id,
         })
+    }
+
+    /// The `id` of its node.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// The last statement of each of the holder's transactions: renews the lease, or stops the transaction where it is lost. Last,
@@ -121,7 +167,7 @@ impl Lease {
             "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\n\
              SET l.expires_at = CASE WHEN l.expires_at < $until THEN $until ELSE l.expires_at END\nRETURN l.number AS number"
         ))
-        .with("id", SYNC)
+        .with("id", self.id.as_str())
         .with("holder", self.holder.as_str())
         .with("number", self.number)
         .with("until", now + LEASE_SECONDS)
@@ -134,7 +180,7 @@ impl Lease {
         loop {
             tokio::time::sleep(RENEWAL).await;
             if let Err(error) = store.write(vec![self.guard(clock())]).await {
-                tracing::warn!(%error, "the sync lease could not be renewed");
+                tracing::warn!(%error, lease = self.id, "the lease could not be renewed");
             }
         }
     }
@@ -144,7 +190,7 @@ impl Lease {
         let release = Statement::new(format!(
             "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.holder = $holder AND l.number = $number\nSET l.holder = null, l.lock = null, l.expires_at = null"
         ))
-        .with("id", SYNC)
+        .with("id", self.id)
         .with("holder", self.holder)
         .with("number", self.number);
         store.write(vec![release]).await.map(drop)

@@ -44,7 +44,7 @@ const BOOKKEEPING: &str = "
 | label | what it is |
 | --- | --- |
 | ProxmoxSyncRun | One run of one cluster: `id`, `cluster_id`, `tag`, `started_at`, `finished_at` (absent: it was cut off), `status` (`running`, or the worst of its scopes), `blocked` (why nothing was deleted), `created`, `updated`, `unchanged`, `deleted`, `kept`, `version` of the program. |
-| PvegraphLease | Which run may write. |
+| PvegraphLease | Which sync may write, and which run may change a cluster (`apply:CLUSTER`); whether that is `paused`, and the head of its audit log. |
 | PvegraphMigration | Which migrations were applied. |
 
 `(:ProxmoxSyncRun)-[:COLLECTED {collector, node, status, reason, count}]->(:ProxmoxCluster)`: one for each scope of the run. `status` is

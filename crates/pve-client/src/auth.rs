@@ -210,6 +210,14 @@ impl Session {
         }
     }
 
+    /// The token's id, or the user.
+    pub(crate) fn account(&self) -> String {
+        match self {
+            Self::Token { id, .. } => id.to_string(),
+            Self::Password { user, .. } => user.clone(),
+        }
+    }
+
     /// Words a final 401 for this account.
     pub(crate) fn name_refusal(&self, error: ApiError) -> ApiError {
         match self {

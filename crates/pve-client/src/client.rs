@@ -38,7 +38,7 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 /// A client of one PVE cluster; clones share connections, ticket, limits and counters.
 ///
 /// Guarantees
-/// - A read is repeated as [`RetryPolicy`] says, a write never.
+/// - A read is repeated as [`RetryPolicy`] says, a write only where PVE can't have looked at it, see [`PveClient::put`].
 /// - Redirects are not followed, proxies of the environment not used, HTTP without TLS not spoken.
 /// - No more requests are in flight than the configuration allows, log-ins aside (one at a time).
 /// - An endpoint that cannot be connected to or trusted is left for the next one, which is then preferred.
@@ -184,30 +184,59 @@ impl PveClient {
         self.within_run(path, self.read(path)).await
     }
 
-    /// Sends `form` to `path` and returns the answer's `data`. It is sent once: only where no connection came about is
-    /// the next endpoint asked.
+    /// Posts `form` to `path` and returns the answer's `data`. See [`PveClient::put`].
     ///
     /// # Errors
-    /// See [`ErrorKind`]. After `Timeout`, `Broken` and the statuses 595, 596 and 599 it is unknown whether PVE has acted.
+    /// Likewise.
     pub async fn post(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Value, ApiError> {
-        self.within_run(path, async {
-            let session = &self.shared.session;
-            let credentials = session.credentials(None, self).await?;
-            let request = Request {
-                method: Method::POST,
-                path,
-                target: path.target()?,
-                form: Some(encode_form(form)),
-                headers: credentials.write,
-                repeatable: false,
-                limited: true,
-                // A new token's secret is shown in such an answer.
-                secret_answer: true,
-            };
-            let data = self.send_patiently(&request).await.map_err(|error| session.name_refusal(error))?;
-            parsed(path, &data, true)
-        })
-        .await
+        self.write(Method::POST, path, form).await
+    }
+
+    /// Puts `form` to `path` and returns the answer's `data`. It is sent once, with two exceptions in which PVE has not looked at it:
+    /// where no connection came about the next endpoint is asked, and where the ticket was refused (401) it is sent again
+    /// with a new one.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. Where [`ApiError::outcome_unknown`] says so, PVE may have acted, or may be about to.
+    pub async fn put(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Value, ApiError> {
+        self.write(Method::PUT, path, form).await
+    }
+
+    /// Deletes `path`; the form goes into its query, because PVE takes no body there. See [`PveClient::put`].
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn delete(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Value, ApiError> {
+        let path = form.iter().fold(path.clone(), |path, (name, value)| path.query(name, value));
+        self.write(Method::DELETE, &path, &[]).await
+    }
+
+    async fn write(&self, method: Method, path: &ApiPath, form: &[(&str, &str)]) -> Result<Value, ApiError> {
+        // A write that has begun is not cut off by the run's deadline: nobody would know what became of it.
+        self.within_run(path, async { Ok(()) }).await?;
+        let session = &self.shared.session;
+        let target = path.target()?;
+        let form = (method != Method::DELETE).then(|| encode_form(form));
+        let request = |credentials: Credentials| Request {
+            method: method.clone(),
+            path,
+            target: target.clone(),
+            form: form.clone(),
+            headers: credentials.write,
+            repeatable: false,
+            limited: true,
+            // A new token's secret is shown in such an answer.
+            secret_answer: true,
+        };
+        let credentials = session.credentials(None, self).await?;
+        let ticket = credentials.ticket;
+        let mut result = self.send_patiently(&request(credentials)).await;
+        if session.is_renewable() && result.as_ref().is_err_and(ApiError::is_unauthorized) {
+            let credentials = session.credentials(ticket, self).await?;
+            result = self.send_patiently(&request(credentials)).await;
+        }
+        let data = result.map_err(|error| session.name_refusal(error))?;
+        parsed(path, &data, true)
     }
 
     /// What has been done so far.
@@ -220,6 +249,12 @@ impl PveClient {
             failovers: failovers.load(Ordering::Relaxed),
             logins: logins.load(Ordering::Relaxed),
         }
+    }
+
+    /// Who asks: `user@realm!token`, or `user@realm`.
+    #[must_use]
+    pub fn account(&self) -> String {
+        self.shared.session.account()
     }
 
     /// The endpoint that answered last, or the first one, for example `https://192.0.2.11:8006`.

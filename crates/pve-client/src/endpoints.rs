@@ -2,13 +2,18 @@
 //!
 //! A new endpoint is a line here and a type in `answers`.
 
+use serde_json::Value;
+
 use crate::answers::{
-    BackupJob, Certificate, ClusterStatusRow, IncludedVolumes, LxcConfig, LxcRow, NodeRow, NodeStorage,
-    NodeTime, Permissions, QemuConfig, QemuRow, Resource, Snapshot, StorageDefinition, Version,
+    BackupJob, Certificate, ClusterStatusRow, IncludedVolumes, LogLine, LxcConfig, LxcRow, LxcStatus,
+    NodeRow, NodeStorage, NodeTime, PendingEntry, Permissions, QemuConfig, QemuRow, QemuStatus, Resource,
+    Snapshot, StorageDefinition, TaskRow, TaskStatus, Version,
 };
 use crate::client::PveClient;
 use crate::error::{ApiError, ErrorKind};
 use crate::path::ApiPath;
+use crate::tasks::TaskFilter;
+use crate::upid::Upid;
 use crate::wire::{Read, Wire, read_text};
 
 impl PveClient {
@@ -91,4 +96,106 @@ endpoints! {
     /// The guests and volumes of a backup job. Needs `Sys.Audit` on `/`; guests that the user may not see are left out.
     included_volumes(job: &str) -> IncludedVolumes =
         ApiPath::new("read backup job").fixed("/cluster/backup").segment(job).fixed("included_volumes");
+    /// What a machine is doing. Needs `VM.Audit` on the guest.
+    qemu_status(node: &str, vmid: i64) -> QemuStatus = qemu("read guest status", node, vmid).fixed("status/current");
+    /// What a container is doing, likewise.
+    lxc_status(node: &str, vmid: i64) -> LxcStatus = lxc("read guest status", node, vmid).fixed("status/current");
+    /// A machine's options with what waits for its next start. Needs `VM.Audit` on the guest.
+    qemu_pending(node: &str, vmid: i64) -> Vec<PendingEntry> = qemu("read pending changes", node, vmid).fixed("pending");
+    /// A container's, likewise.
+    lxc_pending(node: &str, vmid: i64) -> Vec<PendingEntry> = lxc("read pending changes", node, vmid).fixed("pending");
+    /// A task's state. Others' tasks need `Sys.Audit` on the node.
+    task_status(upid: &Upid) -> TaskStatus = task("read task", upid).fixed("status");
+    /// The first `limit` lines of a task's log, likewise.
+    task_log(upid: &Upid, limit: u64) -> Vec<LogLine> = task("read task log", upid).fixed("log").query("limit", limit);
+    /// A node's tasks, the newest first. Others' tasks need `Sys.Audit` on the node.
+    node_tasks(node: &str, filter: &TaskFilter<'_>) -> Vec<TaskRow> = filter.path(node);
+}
+
+fn qemu(operation: &'static str, node: &str, vmid: i64) -> ApiPath {
+    ApiPath::new(operation).node(node).fixed("qemu").segment(vmid)
+}
+
+fn lxc(operation: &'static str, node: &str, vmid: i64) -> ApiPath {
+    ApiPath::new(operation).node(node).fixed("lxc").segment(vmid)
+}
+
+fn task(operation: &'static str, upid: &Upid) -> ApiPath {
+    ApiPath::new(operation).node(&upid.node).fixed("tasks").segment(upid)
+}
+
+impl PveClient {
+    /// Puts, as [`PveClient::put`], where a task may be answered.
+    ///
+    /// # Errors
+    /// Likewise. Where the answer is no task, [`ApiError::outcome_unknown`] is so.
+    pub async fn put_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.put(path, form).await?)
+    }
+
+    /// Posts, likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn post_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.post(path, form).await?)
+    }
+
+    /// Deletes, likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn delete_task(&self, path: &ApiPath, form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+        started(path, &self.delete(path, form).await?)
+    }
+}
+
+/// The task that a write has started; some writes answer `null` and are done.
+fn started(path: &ApiPath, answer: &Value) -> Result<Option<Upid>, ApiError> {
+    if answer.is_null() {
+        return Ok(None);
+    }
+    let read = read_text::<Upid>(&path.to_string(), &answer.to_string());
+    read.map(|read| Some(read.value)).map_err(|source| path.error(None, ErrorKind::Odd { source }))
+}
+
+macro_rules! writes {
+    ($($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*) = $verb:ident $path:expr;)*) => {
+        impl PveClient {
+            $(
+                $(#[$meta])*
+                ///
+                /// `form` holds the parameters. Answers the task that was started; with `None` it is done.
+                ///
+                /// # Errors
+                /// As [`PveClient::put_task`].
+                pub async fn $name(&self, $($arg: $ty,)* form: &[(&str, &str)]) -> Result<Option<Upid>, ApiError> {
+                    self.$verb(&$path, form).await
+                }
+            )*
+        }
+
+        /// The names of all writing endpoints, likewise.
+        pub const WRITES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+writes! {
+    /// Changes a machine's configuration at once, option by option: what came before an option that fails stays. Needs the
+    /// privilege of each option.
+    put_qemu_config(node: &str, vmid: i64) = put_task qemu("change guest config", node, vmid).fixed("config");
+    /// The same in a task: for devices, whose plugging takes its time.
+    post_qemu_config(node: &str, vmid: i64) = post_task qemu("change guest config", node, vmid).fixed("config");
+    /// Changes a container's configuration, all or nothing.
+    put_lxc_config(node: &str, vmid: i64) = put_task lxc("change guest config", node, vmid).fixed("config");
+    /// Makes a machine's disk larger. Needs `VM.Config.Disk` on the guest.
+    resize_qemu(node: &str, vmid: i64) = put_task qemu("grow disk", node, vmid).fixed("resize");
+    /// Makes a container's volume larger, likewise. The size that it has already is an error.
+    resize_lxc(node: &str, vmid: i64) = put_task lxc("grow volume", node, vmid).fixed("resize");
+    /// Starts, stops, shuts down, … a machine: `action` is PVE's word. Needs `VM.PowerMgmt` on the guest.
+    qemu_power(node: &str, vmid: i64, action: &str) =
+        post_task qemu("change power", node, vmid).fixed("status").segment(action);
+    /// A container's, likewise.
+    lxc_power(node: &str, vmid: i64, action: &str) =
+        post_task lxc("change power", node, vmid).fixed("status").segment(action);
 }

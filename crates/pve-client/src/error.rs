@@ -303,6 +303,33 @@ impl ApiError {
         }
     }
 
+    /// After a write: whether PVE may have acted, or may still be about to. No answer came, or one that does not say. Then
+    /// only a look at the object tells, and sending it again could do it twice.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        match &self.inner.kind {
+            ErrorKind::Status(answer) => RETRYABLE_STATUSES.contains(&answer.status),
+            ErrorKind::Timeout { .. }
+            | ErrorKind::Broken { .. }
+            | ErrorKind::NotJson { .. }
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::Odd { .. } => true,
+            ErrorKind::Login { .. }
+            | ErrorKind::Tfa { .. }
+            | ErrorKind::Tls { .. }
+            | ErrorKind::Connect { .. }
+            | ErrorKind::Unreachable { .. }
+            | ErrorKind::Config(_)
+            | ErrorKind::RunDeadline(_) => false,
+        }
+    }
+
+    /// PVE could not do it just now and has changed nothing: a lock was not to be had in time, or no worker.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.class().is_some_and(FailureClass::is_busy)
+    }
+
     /// Whether nothing was sent, so that another endpoint may be asked, even to write.
     pub(crate) fn never_sent(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Connect { .. } | ErrorKind::Tls { .. })

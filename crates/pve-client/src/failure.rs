@@ -38,6 +38,10 @@ pub enum FailureClass {
     NodeUnreachable,
     /// The guest is locked by a backup, migration or the like.
     Locked,
+    /// A lock of a file was not to be had in time. Nothing was changed.
+    LockTimeout,
+    /// PVE could not start a worker. Nothing was changed.
+    NoWorker,
     /// The guest's configuration does not enable the agent.
     AgentNotConfigured,
     /// The guest's agent is enabled but does not answer.
@@ -70,6 +74,9 @@ pub enum FailureClass {
 const CLASSES: &[(&str, FailureClass)] = &[
     ("hostname lookup '", FailureClass::NodeUnreachable),
     ("is locked (", FailureClass::Locked),
+    ("can't lock file '", FailureClass::LockTimeout),
+    ("got lock request timeout", FailureClass::LockTimeout),
+    ("got no worker upid", FailureClass::NoWorker),
     ("no qemu guest agent configured", FailureClass::AgentNotConfigured),
     ("guest agent is not running", FailureClass::AgentNotRunning),
     ("qga command '", FailureClass::AgentNotRunning),
@@ -96,10 +103,6 @@ impl StatusAnswer {
     /// What the answer means.
     #[must_use]
     pub fn class(&self) -> FailureClass {
-        let by_text = |text: &str| {
-            let text = text.to_lowercase();
-            CLASSES.iter().find(|(needle, _)| text.contains(needle)).map(|(_, class)| *class)
-        };
         match self.status {
             401 => FailureClass::Unauthorized,
             403 => FailureClass::Forbidden,
@@ -136,7 +139,24 @@ impl fmt::Display for StatusAnswer {
     }
 }
 
+fn by_text(text: &str) -> Option<FailureClass> {
+    let text = text.to_lowercase();
+    CLASSES.iter().find(|(needle, _)| text.contains(needle)).map(|(_, class)| *class)
+}
+
 impl FailureClass {
+    /// What the text of a failure means, of a task's exit status for example.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        by_text(text).unwrap_or(Self::Unknown)
+    }
+
+    /// Whether PVE has changed nothing and may do it in a moment.
+    #[must_use]
+    pub fn is_busy(self) -> bool {
+        matches!(self, Self::LockTimeout | Self::NoWorker)
+    }
+
     /// Whether a second read, today, would say the same: a fact about the estate rather than an accident.
     #[must_use]
     pub fn is_permanent(self) -> bool {
@@ -156,6 +176,8 @@ impl FailureClass {
             | Self::BadRequest => true,
             Self::NodeUnreachable
             | Self::Locked
+            | Self::LockTimeout
+            | Self::NoWorker
             | Self::StorageOffline
             | Self::Conflict
             | Self::Unavailable
@@ -183,6 +205,10 @@ mod tests {
                 NodeUnreachable,
             ),
             ("VM is locked (backup)", Locked),
+            ("can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout", LockTimeout),
+            ("cfs-lock 'file-replication_cfg' error: got lock request timeout", LockTimeout),
+            ("got no worker upid - start worker failed", NoWorker),
+            ("VM 100 qmp command 'device_del' failed - got timeout", Unknown),
             ("No QEMU guest agent configured", AgentNotConfigured),
             ("QEMU guest agent is not running", AgentNotRunning),
             ("VM 100 qga command 'guest-get-osinfo' failed - got timeout", AgentNotRunning),

@@ -17,7 +17,7 @@ const MAX_DELAY: Duration = Duration::from_secs(8);
 const NODE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// When reads are repeated: on 502, 503, 504, 595, 596, 599, connection errors and time-outs. Any other answer,
-/// a 500 above all, is an answer. Writes are never repeated.
+/// a 500 above all, is an answer. Writes are not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Repeats of one read, after its first try.

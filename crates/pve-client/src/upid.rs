@@ -29,6 +29,16 @@ pub struct Upid {
 
 const EXPECTED: &str = "a UPID such as `UPID:pve1:00000F3C:00066052:6B014211:qmstart:110:root@pam:`";
 
+impl Upid {
+    /// Who started it, as [`crate::PveClient::account`] names the one who asks.
+    pub fn account(&self) -> String {
+        match &self.token {
+            Some(token) => format!("{}!{token}", self.user),
+            None => self.user.clone(),
+        }
+    }
+}
+
 impl FromStr for Upid {
     type Err = Malformed;
 
@@ -122,6 +132,7 @@ mod tests {
         }
         let odd: Upid = "UPID:n:00007B1D:000632F0:6B0149C5:a:1:odd!name@pve!full:".parse().unwrap();
         assert_eq!((odd.user.as_str(), odd.token.as_deref()), ("odd!name@pve", Some("full")));
+        assert_eq!(odd.account(), "odd!name@pve!full");
     }
 
     #[test]

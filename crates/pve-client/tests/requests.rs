@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use pve_client::{Auth, CaSource, ClientConfig, ENDPOINTS, PveClient, Trust};
+use pve_client::{Auth, CaSource, ClientConfig, ENDPOINTS, PveClient, TaskFilter, Trust, WRITES};
 use pve_sim::{BackupJob, GuestKind, ROOT_TOKEN, Selection, SimOptions, SimServer, World, WorldSpec};
 
 /// Sends the request of one endpoint. A new endpoint fails here until it has its line.
@@ -41,8 +41,48 @@ async fn send(client: &PveClient, endpoint: &str, qemu: (&str, i64), lxc: (&str,
         "backup_jobs" => ask!(client.backup_jobs()),
         "backup_job" => ask!(client.backup_job("night")),
         "included_volumes" => ask!(client.included_volumes("night")),
+        "qemu_status" => ask!(client.qemu_status(node, qemu.1)),
+        "lxc_status" => ask!(client.lxc_status(lxc.0, lxc.1)),
+        "qemu_pending" => ask!(client.qemu_pending(node, qemu.1)),
+        "lxc_pending" => ask!(client.lxc_pending(lxc.0, lxc.1)),
+        "node_tasks" => {
+            ask!(client.node_tasks(node, &TaskFilter::default()))?;
+            let (kind, user) = (Some("qmconfig"), Some("root@pam"));
+            ask!(client.node_tasks(node, &TaskFilter { vmid: Some(qemu.1), kind, user, since: Some(1) }))
+        }
+        "task_status" | "task_log" => {
+            let form = [("onboot", "1")];
+            let started = client.post_qemu_config(node, qemu.1, &form).await;
+            let upid = started.map_err(|error| format!("{error:?}"))?.ok_or("no task")?;
+            if endpoint == "task_status" {
+                ask!(client.task_status(&upid))
+            } else {
+                ask!(client.task_log(&upid, 10))
+            }
+        }
         other => Err(format!("{other} is not checked against PVE's schema: add its line here")),
     }
+}
+
+/// Sends the write of one endpoint. A new one fails here until it has its line.
+async fn write(client: &PveClient, name: &str, qemu: (&str, i64), lxc: (&str, i64)) -> Result<(), String> {
+    let digest = |error: pve_client::ApiError| format!("{error:?}");
+    let form = [("tags", "one;two"), ("delete", "onboot")];
+    let started = match name {
+        "put_qemu_config" => client.put_qemu_config(qemu.0, qemu.1, &form).await,
+        "post_qemu_config" => client.post_qemu_config(qemu.0, qemu.1, &form).await,
+        "put_lxc_config" => client.put_lxc_config(lxc.0, lxc.1, &form).await,
+        "resize_qemu" => client.resize_qemu(qemu.0, qemu.1, &[("disk", "scsi0"), ("size", "900G")]).await,
+        "resize_lxc" => client.resize_lxc(lxc.0, lxc.1, &[("disk", "rootfs"), ("size", "900G")]).await,
+        "qemu_power" => client.qemu_power(qemu.0, qemu.1, "stop", &[("timeout", "5")]).await,
+        "lxc_power" => client.lxc_power(lxc.0, lxc.1, "stop", &[]).await,
+        other => return Err(format!("{other} is not checked against PVE's schema: add its line here")),
+    };
+    let upid = started.map_err(digest)?;
+    assert_eq!(upid.is_none(), name.starts_with("put_"), "{name}: {upid:?}");
+    let Some(upid) = upid else { return Ok(()) };
+    let end = client.follow(&upid).await.map_err(digest)?;
+    if end.success { Ok(()) } else { Err(format!("{end:?}")) }
 }
 
 #[tokio::test]
@@ -60,7 +100,7 @@ async fn every_endpoint_sends_what_pves_schema_takes() {
     });
     let first = |kind| {
         world.read(|state| {
-            let guest = state.guests.values().find(|guest| guest.kind == kind).unwrap();
+            let guest = state.guests.values().find(|guest| guest.kind == kind && guest.is_running()).unwrap();
             (guest.node.to_string(), i64::from(guest.vmid))
         })
     };
@@ -78,8 +118,14 @@ async fn every_endpoint_sends_what_pves_schema_takes() {
         assert_eq!(sent, Ok(()), "{endpoint}");
         assert!(names.insert(endpoint), "{endpoint} is there twice");
     }
+    for name in WRITES {
+        let sent = write(&client, name, (&qemu.0, qemu.1), (&lxc.0, lxc.1)).await;
+        assert_eq!(sent, Ok(()), "{name}");
+        assert!(names.insert(name), "{name} is there twice");
+    }
     if pve_sim::schema_file().is_some_and(|file| file.is_file()) {
-        assert!(pve_sim::checked_answers() >= before + ENDPOINTS.len(), "every answer has been checked");
+        let sent = ENDPOINTS.len() + WRITES.len();
+        assert!(pve_sim::checked_answers() >= before + sent, "every answer has been checked");
     } else {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "PVE's schema is absent");
         println!("the answers were not checked: PVE's schema is absent");

@@ -418,15 +418,105 @@ async fn a_401_renews_once_and_then_is_an_error() {
 #[tokio::test]
 async fn a_write_is_not_repeated() {
     for (status, reason) in
-        [(401, "Permission denied - invalid csrf token"), (503, "busy"), (596, "timed out")]
+        [(500, "got no worker upid"), (502, "x"), (503, "busy"), (596, "timed out"), (599, "x")]
     {
         let server = ticket_server(|_, _| None, move |_, _| bare_error(status, reason)).await;
         let client = server.password_client(|_| {});
-        let error =
-            client.post(&ApiPath::new("create pool").fixed("/pools"), &[("poolid", "x")]).await.unwrap_err();
-        assert_eq!((error.status(), error.reason()), (Some(status), Some(reason)));
-        assert_eq!(server.count(), 2, "one log-in, one write");
+        let pools = ApiPath::new("create pool").fixed("/pools");
+        for error in [
+            client.post(&pools, &[("poolid", "x")]).await.unwrap_err(),
+            client.put(&pools, &[("poolid", "x")]).await.unwrap_err(),
+            client.delete(&pools, &[("poolid", "x")]).await.unwrap_err(),
+        ] {
+            assert_eq!((error.status(), error.reason()), (Some(status), Some(reason)));
+            assert_eq!(error.outcome_unknown(), status != 500, "{error}");
+            assert_eq!(error.is_busy(), status == 500, "{error}");
+        }
+        assert_eq!(server.count(), 4, "one log-in, three writes");
     }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_or_strange_is_sent_once_and_its_outcome_is_unknown() {
+    for reply in
+        [|| Reply::Close(Vec::new()), || Reply::Bytes(raw(200, b"OK", &[], b"<html>")), || Reply::Hang]
+    {
+        let server = Server::new(move |_| reply()).await;
+        let mut config = config(&[server.endpoint()], token(), server.ca());
+        config.timeouts.request = Duration::from_millis(300);
+        let client = PveClient::new(config).unwrap();
+        let error = client.put(&guest_config(), &[("tags", "x")]).await.unwrap_err();
+        assert!(error.outcome_unknown(), "{error:?}");
+        assert_eq!(server.count(), 1);
+    }
+    // Nothing was sent.
+    let closed = format!("https://127.0.0.1:{}", closed_port().await);
+    let client = PveClient::new(config(&[closed], token(), Trust::Insecure)).unwrap();
+    let error = client.put(&guest_config(), &[("tags", "x")]).await.unwrap_err();
+    assert!(!error.outcome_unknown() && error.is_unreachable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_write_with_an_expired_ticket_is_sent_again_with_a_new_one() {
+    let server = ticket_server(
+        |_, _| None,
+        |seen, ticket| {
+            assert_eq!(seen.header("csrfpreventiontoken"), format!("C{ticket}"));
+            if ticket == 1 {
+                bare_error(401, "Permission denied - invalid csrf token")
+            } else {
+                ok(json!(null))
+            }
+        },
+    )
+    .await;
+    let client = server.password_client(|_| {});
+    assert_eq!(client.put(&guest_config(), &[("tags", "a b")]).await.unwrap(), json!(null));
+    let seen = server.seen();
+    assert_eq!(
+        seen.iter().map(|seen| seen.method.as_str()).collect::<Vec<_>>(),
+        ["POST", "PUT", "POST", "PUT"]
+    );
+    assert_eq!(seen[3].form(), BTreeMap::from([("tags".to_owned(), "a b".to_owned())]));
+
+    // Twice is an answer.
+    let server = ticket_server(|_, _| None, |_, _| bare_error(401, "Authentication failed!")).await;
+    let client = server.password_client(|_| {});
+    assert!(client.put(&guest_config(), &[("tags", "x")]).await.unwrap_err().is_unauthorized());
+    assert_eq!(server.count(), 4);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_named_in_the_query() {
+    let server = Server::new(|_| ok(json!(null))).await;
+    let client = server.client();
+    client.delete(&guest_config(), &[("purge", "1"), ("x", "a&b")]).await.unwrap();
+    let seen = server.seen();
+    assert_eq!((seen[0].method.as_str(), seen[0].body.as_str()), ("DELETE", ""));
+    assert_eq!(seen[0].target, "/api2/json/nodes/pve1/qemu/100/config?purge=1&x=a%26b");
+}
+
+#[tokio::test]
+async fn a_task_is_followed_from_before_it_is_known_to_its_end() {
+    let asked = AtomicUsize::new(0);
+    const UPID: &str = "UPID:pve1:00000F3C:00066052:6B014211:qmconfig:100:root@pam:";
+    let server = Server::new(move |seen| {
+        if seen.target.contains("/log?") {
+            return ok(json!([{"n": 1, "t": "update VM"}, {"n": 2, "t": "TASK WARNINGS: 1"}]));
+        }
+        let unknown = br#"{"data":null,"errors":{"upid":"no such task"}}"#;
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Bytes(raw(400, b"Parameter verification failed.", &[], unknown)),
+            1 => ok(json!({"upid": UPID, "status": "running"})),
+            _ => ok(json!({"upid": UPID, "status": "stopped", "exitstatus": "WARNINGS: 1"})),
+        }
+    })
+    .await;
+    let client = server.client();
+    let end = client.follow(&UPID.parse().unwrap()).await.unwrap();
+    assert!(end.success && end.warned(), "{end:?}");
+    assert_eq!(end.log, ["update VM", "TASK WARNINGS: 1"]);
+    assert_eq!(server.count(), 4);
 }
 
 #[tokio::test]

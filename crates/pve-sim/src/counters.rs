@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub struct Counters {
     by_path: Mutex<BTreeMap<String, usize>>,
+    writes: Mutex<BTreeMap<(String, String), usize>>,
     total: AtomicUsize,
     now: AtomicUsize,
     highest: AtomicUsize,
@@ -30,6 +31,12 @@ impl Counters {
         self.by_path.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The requests of one path that were not to read: with this method, `PUT` for example.
+    pub fn writes(&self, method: &str, path: &str) -> usize {
+        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.get(&(method.to_owned(), path.to_owned())).copied().unwrap_or_default()
+    }
+
     /// The most requests that were in progress at once.
     pub fn highest_concurrency(&self) -> usize {
         self.highest.load(Ordering::Relaxed)
@@ -45,7 +52,11 @@ impl Counters {
     }
 
     /// Counts a request in progress until the guard is dropped.
-    pub(crate) fn begin(&self, path: &str) -> InProgress<'_> {
+    pub(crate) fn begin(&self, method: &str, path: &str) -> InProgress<'_> {
+        if method != "GET" {
+            let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+            *writes.entry((method.to_owned(), path.to_owned())).or_default() += 1;
+        }
         let mut by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
         match by_path.get_mut(path) {
             Some(count) => *count += 1,

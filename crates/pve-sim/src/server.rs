@@ -333,7 +333,7 @@ async fn respond(
         return Ok(http_response(answer));
     }
     let path = exchange::path_of(&decoded);
-    let _in_progress = shared.counters.begin(&path);
+    let _in_progress = shared.counters.begin(request.method().as_str(), &path);
     let mut faults = shared.faults.strike(request.method().as_str(), &path);
     for fault in &faults {
         match fault {

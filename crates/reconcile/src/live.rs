@@ -9,6 +9,8 @@ use pvegraph_inventory::{ClusterId, GuestType, InvalidClusterId, build};
 use serde_json::{Map, Value};
 
 use crate::canonical::{Canonical, TagStyle, canonical, is_disk};
+use crate::marker;
+use crate::plan::Migration;
 
 /// Configurations that are asked for at once; the client's own limits decide when they go out.
 const AT_ONCE: usize = 64;
@@ -24,6 +26,10 @@ pub struct LiveGuest {
     pub node: String,
     /// `running`, `stopped` or `unknown`.
     pub status: String,
+    /// Its pool.
+    pub pool: Option<String>,
+    /// The state that high availability keeps it in, where that manages it.
+    pub ha: Option<String>,
     /// Its options by name, in PVE's own spelling: what is in force, without pending changes.
     pub config: BTreeMap<String, String>,
 }
@@ -36,21 +42,38 @@ impl LiveGuest {
             kind,
             node: row.node.clone(),
             status: row.status.clone().unwrap_or_else(|| "unknown".to_owned()),
-            config: config
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| (key.clone(), text(value)))
-                .collect(),
+            pool: row.pool.clone(),
+            ha: row.hastate.clone().filter(|state| state != "ignored"),
+            config: texts(config),
         }
     }
 
-    /// An option in canonical form, as it is compared: a volume also by its storage and format.
+    /// An option in canonical form, as it is compared: a volume also by its storage and format, tags and description without
+    /// the marker.
     pub fn option(&self, key: &str, style: TagStyle) -> Option<Canonical> {
-        let value = canonical(self.kind, key, self.config.get(key)?, style);
+        let text = self.config.get(key)?;
+        if key == "description" && marker::trailer_of(text).is_some() {
+            let own = marker::without_trailer(text);
+            return (!own.is_empty()).then(|| canonical(self.kind, key, own, style));
+        }
+        let value = canonical(self.kind, key, text, style);
         Some(match value {
+            Canonical::Set(mut tags, by) if key == "tags" => {
+                if tags.remove(marker::TAG) && tags.is_empty() {
+                    return None;
+                }
+                Canonical::Set(tags, by)
+            }
             Canonical::Map(map) if is_disk(self.kind, key) => Canonical::Map(with_storage(map)),
             value => value,
         })
+    }
+
+    /// Has it the marker of this desired guest?
+    pub fn is_marked(&self, cluster: &ClusterId, uid: &str) -> bool {
+        let text = |key: &str| self.config.get(key).map(String::as_str).unwrap_or_default();
+        let tagged = text("tags").split([';', ',', ' ']).any(|tag| tag == marker::TAG);
+        tagged && marker::trailer_of(text("description")) == Some(&*marker::trailer(cluster, uid))
     }
 
     /// What tells it from another guest of its number: a machine's SMBIOS UUID, a container's root volume.
@@ -64,6 +87,12 @@ impl LiveGuest {
             _ => None,
         }
     }
+}
+
+/// A configuration's options as texts.
+pub fn texts(config: &Map<String, Value>) -> BTreeMap<String, String> {
+    let present = config.iter().filter(|(_, value)| !value.is_null());
+    present.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 /// A scalar of PVE's JSON as its configuration file spells it.
@@ -91,6 +120,53 @@ fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canoni
     map
 }
 
+/// A guest as the cluster's listing has it, whether it is desired or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Machine or container.
+    pub kind: GuestType,
+    /// The node that it is on.
+    pub node: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// `running`, `stopped` or `unknown`.
+    pub status: String,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Processors.
+    pub cores: Option<f64>,
+    /// It is a template.
+    pub template: bool,
+    /// Its pool.
+    pub pool: Option<String>,
+}
+
+/// A node as the cluster's listing has it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveNode {
+    /// Whether it is online.
+    pub online: bool,
+    /// Memory in bytes; nothing where the token may not see it.
+    pub memory: Option<u64>,
+    /// Processors, likewise.
+    pub cores: Option<u64>,
+}
+
+impl Listed {
+    fn new(kind: GuestType, row: &GuestResource) -> Self {
+        Self {
+            kind,
+            node: row.node.clone(),
+            name: row.name.clone(),
+            status: row.status.clone().unwrap_or_else(|| "unknown".to_owned()),
+            memory: row.maxmem,
+            cores: row.maxcpu,
+            template: row.template.unwrap_or_default(),
+            pool: row.pool.clone(),
+        }
+    }
+}
+
 /// What was read of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
@@ -100,8 +176,12 @@ pub struct Live {
     pub guests: BTreeMap<i64, LiveGuest>,
     /// Guests that are there, and why their configuration could not be read.
     pub unread: BTreeMap<i64, String>,
-    /// All guests of the cluster's listing.
-    pub listed: BTreeSet<i64>,
+    /// All guests of the cluster's listing, by number.
+    pub listed: BTreeMap<i64, Listed>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, LiveNode>,
+    /// Storages by node.
+    pub storages: BTreeMap<String, BTreeSet<String>>,
     permissions: Permissions,
 }
 
@@ -163,11 +243,21 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
         let kind = match row {
             Resource::Qemu(_) => GuestType::Qemu,
             Resource::Lxc(_) => GuestType::Lxc,
+            Resource::Node(node) => {
+                let online = node.status.as_deref() == Some("online");
+                let row = LiveNode { online, memory: node.maxmem, cores: node.maxcpu };
+                live.nodes.insert(node.node.clone(), row);
+                continue;
+            }
+            Resource::Storage(storage) => {
+                live.storages.entry(storage.node.clone()).or_default().insert(storage.storage.clone());
+                continue;
+            }
             _ => continue,
         };
         let Some(guest) = row.guest() else { continue };
         let vmid = i64::from(guest.vmid.get());
-        live.listed.insert(vmid);
+        live.listed.insert(vmid, Listed::new(kind, guest));
         if wanted.is_none_or(|wanted| wanted.contains(&vmid)) {
             rows.push((kind, guest));
         }
@@ -231,6 +321,53 @@ pub async fn pending(
             }
         })
         .collect())
+}
+
+/// The bridges of a node.
+///
+/// # Errors
+/// The request's.
+pub async fn bridges(client: &PveClient, node: &str) -> Result<BTreeSet<String>, ApiError> {
+    let path = ApiPath::new("list bridges").node(node).fixed("network").query("type", "any_bridge");
+    let answer = client.get(&path).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(rows.iter().filter_map(|row| row.get("iface")?.as_str().map(str::to_owned)).collect())
+}
+
+/// The templates of containers that a node has on a storage, by volume.
+///
+/// # Errors
+/// The request's.
+pub async fn templates(client: &PveClient, node: &str, storage: &str) -> Result<BTreeSet<String>, ApiError> {
+    let path = ApiPath::new("list templates").node(node).fixed("storage").segment(storage);
+    let answer = client.get(&path.fixed("content").query("content", "vztmpl")).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(rows.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)).collect())
+}
+
+/// What Proxmox VE says of a machine's migration; it says nothing of containers (PVE 8).
+///
+/// # Errors
+/// The request's.
+pub async fn migration(
+    client: &PveClient,
+    guest: &LiveGuest,
+    target: &str,
+) -> Result<Option<Migration>, ApiError> {
+    if guest.kind == GuestType::Lxc {
+        return Ok(None);
+    }
+    let path = guest_path("read migration preconditions", guest.kind, &guest.node, guest.vmid);
+    let answer = client.get(&path.fixed("migrate").query("target", target)).await?;
+    let list = |key: &str| answer.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let is = |row: &Value, key: &str| row.get(key).is_some_and(|value| text(value) == "1");
+    let words = |rows: &[Value]| -> Vec<String> { rows.iter().map(text).collect() };
+    let (media, disks): (Vec<&Value>, Vec<&Value>) =
+        list("local_disks").iter().partition(|row| is(row, "cdrom"));
+    let mut ties = words(list("local_resources"));
+    ties.extend(media.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)));
+    let allowed = answer.get("allowed_nodes").map(|_| words(list("allowed_nodes")).into_iter().collect());
+    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties }))
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.

@@ -32,6 +32,8 @@ fn live(kind: GuestType, vmid: i64, config: &[(&str, &str)]) -> LiveGuest {
         vmid,
         kind,
         node: "pve1".to_owned(),
+        pool: None,
+        ha: None,
         status: "running".to_owned(),
         config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
     }

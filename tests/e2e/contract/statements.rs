@@ -608,7 +608,7 @@ async fn the_lease_is_taken_and_lost_alike() {
                         said.push(Ok(lease.tag));
                         taken.push(lease);
                     }
-                    Err(LeaseError::Held { holder, expires_at }) => said.push(Err((holder, expires_at))),
+                    Err(LeaseError::Held { holder, expires_at, .. }) => said.push(Err((holder, expires_at))),
                     Err(error) => panic!("{holder:?} at {now}: {error}"),
                 }
             }

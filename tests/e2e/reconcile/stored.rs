@@ -9,7 +9,7 @@ use super::{SEED, differing, document, put, serve, whole, with_token};
 use crate::on_both_stores;
 use crate::support::{Graph, Rig};
 
-const DESIRED: [&str; 10] = [
+const DESIRED: [&str; 14] = [
     "DesiredEstate",
     "DesiredVM",
     "DesiredDisk",
@@ -20,6 +20,10 @@ const DESIRED: [&str; 10] = [
     "DesiredCluster",
     "DesiredBackupJob",
     "DesiredHAResource",
+    "ManagedScope",
+    "Policy",
+    "Plan",
+    "PlanOp",
 ];
 
 /// Everything desired that the graph has, as text.
@@ -212,8 +216,12 @@ async fn syncs_never_touch_what_is_desired(graph: &Graph) {
     rig.sync(0).await;
     rig.run(&["desired", "import", "estate.json"]).await.ended(0);
     rig.run(&["adopt", "--all"]).await.ended(0);
+    rig.run(&["scope", "set", "lab", "--vmids", "100-999"]).await.ended(0);
+    rig.run(&["policy", "import", "anti-affinity"]).await.ended(0);
     let before = desired(&rig).await;
-    assert!(before.iter().any(|line| line.starts_with("Binding")));
+    for label in ["Binding", "ManagedScope", "Policy"] {
+        assert!(before.iter().any(|line| line.starts_with(label)), "{label}");
+    }
     // Guests, a node's guest and a storage go away: their observed nodes are swept.
     let world = server.world().unwrap();
     let vmids: Vec<u32> = world.read(|state| state.guests.keys().copied().take(5).collect());
@@ -282,56 +290,6 @@ async fn adopting_changes_nothing_and_binds(graph: &Graph) {
     server.shutdown().await;
 }
 on_both_stores!(adopted => adopting_changes_nothing_and_binds);
-
-async fn a_plan_is_empty_where_nothing_differs_and_touches_only_what_is_bound(graph: &Graph) {
-    let (server, rig) = discovered(graph, 30, SEED).await;
-    let before = whole(&server);
-    rig.run(&["desired", "import", "estate.json"]).await.ended(0);
-    rig.run(&["plan", "--exit-code"]).await.ended(0);
-
-    let world = server.world().unwrap();
-    let vmid = world.read(|state| {
-        let mut machines =
-            state.guests.values().filter(|guest| guest.kind.name() == "qemu" && guest.is_running());
-        machines.next().unwrap().vmid
-    });
-    world.set_config(vmid, "name", "other").unwrap();
-    rig.run(&["plan"]).await.ended(6).says(&[&format!("vm-{vmid}"), "not bound", "pvegraph adopt"]);
-    let ran = rig.run(&["adopt", &vmid.to_string(), "--replace"]).await.ended(0);
-    drop(ran);
-    // Adopted as observed: nothing is planned for it whatever happens.
-    world.set_config(vmid, "name", "another").unwrap();
-    let ran = rig.run(&["plan", "--exit-code", "-o", "json"]).await.ended(0);
-    assert_eq!(ran.json()["observed"], json!([format!("vm-{vmid}")]));
-
-    rig.run(&["adopt", &vmid.to_string(), "--replace", "--manage"]).await.ended(0);
-    world.set_config(vmid, "name", "third").unwrap();
-    let ran = rig.run(&["plan", "--exit-code", "--out", "plan.json", "-o", "json"]).await.ended(5);
-    let rows = ran.rows();
-    assert_eq!(rows.len(), 1, "{rows:?}");
-    assert_eq!((&rows[0]["action"], &rows[0]["effect"]), (&json!("configure"), &json!("hot")));
-    assert_eq!(rows[0]["why"], json!(["name: third → another"]));
-    let file: Value =
-        serde_json::from_str(&fs::read_to_string(rig.dir.path().join("plan.json")).unwrap()).unwrap();
-    assert_eq!(file["sha256"], ran.json()["sha256"]);
-    assert_eq!(file["plan"]["ops"][0]["vmid"], vmid);
-    let table = rig.run(&["plan"]).await.ended(0);
-    assert!(table.out.trim_end().ends_with("restarts: 0  deletes: 0  blast: 1"), "{}", table.out);
-
-    // Without quorum nothing may be written.
-    world.set_quorum(false);
-    rig.run(&["plan"]).await.ended(6).says(&["quorum"]);
-    world.set_quorum(true);
-    world.edit_guest(vmid, |guest| guest.config.set("name", "third")).unwrap();
-    let after = whole(&server);
-    assert_eq!(
-        after.iter().filter(|(vmid, guest)| before[*vmid] != **guest).count(),
-        1,
-        "only the test changed a guest"
-    );
-    server.shutdown().await;
-}
-on_both_stores!(planned => a_plan_is_empty_where_nothing_differs_and_touches_only_what_is_bound);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_by_hand_is_read_and_checked() {

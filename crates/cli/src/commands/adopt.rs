@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use pvegraph_reconcile::desired::{Desired, check};
+use pvegraph_reconcile::desired::{Desired, Guest, check};
 use pvegraph_reconcile::diff;
 use pvegraph_reconcile::discover::{Omit, guest_as_desired};
 use pvegraph_reconcile::document::Policy;
@@ -138,7 +138,8 @@ impl Adopt {
                 guest.uid.clone_from(&known.uid);
                 if differs.noop() {
                     // It is desired as it is; the rest is nobody's wish.
-                    guest = known.clone();
+                    let policy = if self.manage { Policy::Manage } else { known.policy };
+                    guest = Guest { policy, ..known.clone() };
                 } else if !self.replace {
                     let text = format!(
                         "something else is desired of it, and nothing was changed: align them first, or take over what it is with \

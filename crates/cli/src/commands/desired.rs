@@ -183,7 +183,7 @@ impl Export {
 }
 
 /// The cluster that is meant: the one that is given, the one that the document names, or the only one that there is.
-async fn cluster(
+pub async fn cluster(
     store: &dyn Store,
     settings: &Settings,
     given: Option<ClusterId>,

@@ -11,6 +11,7 @@ use pvegraph_reconcile::desired::{Desired, Guest, Problem, from_document};
 use pvegraph_reconcile::diff::{self, Class, GuestDiff};
 use pvegraph_reconcile::document::{self, Document, Form};
 use pvegraph_reconcile::live::{self, Live, LiveError};
+use pvegraph_reconcile::plan::Pending;
 use pvegraph_reconcile::stored::{self, Binding, StoredError};
 use serde_json::{Map, Value, json};
 
@@ -72,7 +73,7 @@ async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) ->
             tracing::info!("{id}: nothing is desired");
             continue;
         }
-        let stored = stored::read(&*store, &id).await?;
+        let stored = stored::read(&*store, &id).await?.with_numbers();
         found.push((compare(&client, &stored.desired, &stored.bindings).await?, stored.desired));
     }
     if found.is_empty() {
@@ -183,6 +184,8 @@ pub struct Found {
     pub unread: BTreeMap<String, String>,
     /// Guests of the cluster that nobody desires.
     pub unmanaged: usize,
+    /// What waits for a restart, by number, of the guests that differ.
+    pub pending: BTreeMap<i64, Pending>,
     /// What was compared with.
     pub live: Live,
 }
@@ -198,10 +201,18 @@ pub async fn compare(
 ) -> Result<Found, Failure> {
     let wanted: BTreeSet<i64> = desired.guests.values().filter_map(|guest| guest.vmid).collect();
     let live = live::read(client, Some(&wanted)).await?;
-    let mut found = Found { unmanaged: live.listed.difference(&wanted).count(), ..Found::default() };
+    let mut found = Found {
+        unmanaged: live.listed.keys().filter(|vmid| !wanted.contains(vmid)).count(),
+        ..Found::default()
+    };
     for guest in desired.guests.values() {
         match guest_diff(client, guest, bindings.get(&guest.uid), &live).await {
-            Ok(diff) => found.diffs.push(diff),
+            Ok((diff, pending)) => {
+                if let (Some(vmid), Some(pending)) = (guest.vmid, pending) {
+                    found.pending.insert(vmid, pending);
+                }
+                found.diffs.push(diff);
+            }
             Err(reason) => drop(found.unread.insert(guest.label(), reason)),
         }
     }
@@ -214,31 +225,31 @@ async fn guest_diff(
     guest: &Guest,
     binding: Option<&Binding>,
     live: &Live,
-) -> Result<GuestDiff, String> {
-    let Some(vmid) = guest.vmid else { return Ok(diff::missing(guest)) };
+) -> Result<(GuestDiff, Option<Pending>), String> {
+    let Some(vmid) = guest.vmid else { return Ok((diff::missing(guest), None)) };
     if let Some(reason) = live.unread.get(&vmid) {
         return Err(reason.clone());
     }
     let Some(has) = live.guests.get(&vmid) else {
         return if live.would_see(vmid) {
-            Ok(diff::missing(guest))
+            Ok((diff::missing(guest), None))
         } else {
             Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
         };
     };
     if let Some(bound) = binding.filter(|bound| !bound.is_of(has) && has.kind == guest.kind) {
-        return Ok(diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()));
+        return Ok((diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()), None));
     }
     let without = diff::diff(guest, has, &BTreeMap::new(), live.style);
     if without.noop() {
-        return Ok(without);
+        return Ok((without, None));
     }
     // What waits for a restart only classifies what differs; without it all of it is drift.
     match live::pending(client, has).await {
-        Ok(pending) => Ok(diff::diff(guest, has, &pending, live.style)),
+        Ok(pending) => Ok((diff::diff(guest, has, &pending, live.style), Some(pending))),
         Err(error) => {
             tracing::warn!(guest = vmid, %error, "pending changes could not be read");
-            Ok(without)
+            Ok((without, None))
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The commands: one file each, and one enum that names them.
 
 pub mod adopt;
+pub mod apply;
+pub mod approve;
+pub mod audit;
 pub mod config_show;
 pub mod desired;
 pub mod discover;
@@ -8,11 +11,14 @@ pub mod doctor;
 pub mod drift;
 pub mod migrate;
 pub mod plan;
+pub mod policy;
 pub mod query;
 pub mod report;
 pub mod reset;
+pub mod scope;
 pub mod seed;
 pub mod sync;
+pub mod why;
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -142,6 +148,25 @@ pub enum Command {
     Drift(drift::Drift),
     /// Show what would be done to bring guests to what is desired; do nothing of it
     Plan(plan::PlanCommand),
+    /// Explain what the plan does to one guest, what that touches, and what blocks it
+    Why(why::Why),
+    /// Agree to a plan file
+    Approve(approve::Approve),
+    /// Say where guests may be touched, and what may be done there
+    #[command(subcommand)]
+    Scope(scope::ScopeCommand),
+    /// Cypher that is asked about each plan, and may veto it
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Carry out a plan
+    Apply(apply::Apply),
+    /// Go on with a run that was cut off or paused
+    Resume(apply::Resume),
+    /// Let running and further applies send nothing more, until `resume`
+    Pause(apply::Pause),
+    /// Check the log of who changed what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Write what a cluster has as the declarative document
     Discover(discover::Discover),
     /// Take live guests over as they are: desired state and binding, with nothing to change
@@ -174,6 +199,14 @@ impl Command {
             Self::Adopt(command) => command.run(global),
             Self::Desired(command) => command.run(global),
             Self::Plan(command) => command.run(global),
+            Self::Why(command) => command.run(global),
+            Self::Approve(command) => command.run(global),
+            Self::Scope(command) => command.run(global),
+            Self::Policy(command) => command.run(global),
+            Self::Apply(command) => command.run(global),
+            Self::Resume(command) => command.run(global),
+            Self::Pause(command) => command.run(global),
+            Self::Audit(command) => command.run(global),
             Self::Config(command) => command.run(global),
         }
     }

@@ -1,20 +1,28 @@
 //! `pvegraph plan`: what would be done to bring a cluster's guests to what is desired. It does nothing of it.
 
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use pve_client::PveClient;
-use pvegraph_graph::Rows;
+use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::build;
-use pvegraph_reconcile::desired::Problem;
-use pvegraph_reconcile::plan::{Input, Plan, plan};
-use pvegraph_reconcile::stored;
+use pvegraph_reconcile::desired::{Desired, Problem};
+use pvegraph_reconcile::document::Policy;
+use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
+use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, Remark, plan};
+use pvegraph_reconcile::stored::{self, Stored};
+use pvegraph_reconcile::{after, policy};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::discover::write;
-use super::drift::{compare, not_managed, one_cluster};
+use super::drift::{Found, compare, not_managed, one_cluster};
+use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::render::{Output, Report};
@@ -29,7 +37,7 @@ Examples:
   pvegraph plan
   pvegraph plan --cluster rig --out plan.json --exit-code")]
 pub struct PlanCommand {
-    /// Write the plan to this file, with its SHA-256
+    /// Write the plan to this file, for `approve`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -37,9 +45,84 @@ pub struct PlanCommand {
     #[arg(long)]
     exit_code: bool,
 
+    #[command(flatten)]
+    of: Of,
+}
+
+/// What is planned, and what is agreed to.
+#[derive(Debug, Args)]
+pub struct Of {
+    /// Agree to the deletion of this guest, for this plan; may be given more than once
+    #[arg(long, value_name = "UID")]
+    allow_delete: Vec<String>,
+
+    /// Put the marker of a managed guest on this one; may be given more than once
+    #[arg(long, value_name = "UID")]
+    mark: Vec<String>,
+
     /// The cluster of this name
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
+}
+
+/// A plan, with what it was made of.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// What is desired.
+    pub stored: Stored,
+    /// How long the cluster was asked, in seconds.
+    pub cluster_seconds: f64,
+}
+
+impl Of {
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// Nothing is desired, or the cluster or the store can't be read.
+    pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
+        let (id, client) = one_cluster(settings, self.cluster.as_deref()).await?;
+        let stored = stored::read(store, &id).await?.with_numbers();
+        let scopes = stored::scopes(store, &id).await?;
+        let policies = stored::policies(store, &id).await?;
+        let began = Instant::now();
+        let found = compare(&client, &stored.desired, &stored.bindings).await?;
+        let consent = Consent {
+            delete: self.allow_delete.iter().cloned().collect(),
+            mark: self.mark.iter().cloned().collect(),
+        };
+        let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
+        surveyed(&client, &stored.desired, &found, &mut around).await;
+        for uid in &consent.mark {
+            let vmid = stored.desired.guests.get(uid).and_then(|guest| guest.vmid);
+            // Of guests that do not differ nothing was asked yet.
+            let Some(live) = vmid.and_then(|vmid| found.live.guests.get(&vmid)) else { continue };
+            if let Entry::Vacant(unasked) = around.pending.entry(live.vmid) {
+                unasked.insert(live::pending(&client, live).await.map_err(LiveError::from)?);
+            }
+        }
+        let quorate = quorate(&client).await;
+        let cluster_seconds = began.elapsed().as_secs_f64();
+        let mut plan = plan(&Input {
+            desired: &stored.desired,
+            generation: stored.generation,
+            bindings: &stored.bindings,
+            scopes: &scopes,
+            live: &found.live.guests,
+            diffs: &found.diffs,
+            unread: &found.unread,
+            around: &around,
+            consent: &consent,
+            now: Timestamp::now().as_second(),
+        });
+        if !quorate {
+            let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
+            plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
+        }
+        let after = after::estate(&found.live, &stored.desired, &plan);
+        policy::enter(store, &policies, &after, &mut plan).await;
+        Ok(Planned { plan, stored, cluster_seconds })
+    }
 }
 
 impl PlanCommand {
@@ -51,29 +134,20 @@ impl PlanCommand {
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
-            let stored = stored::read(&*store, &id).await?;
-            let found = compare(&client, &stored.desired, &stored.bindings).await?;
-            let mut plan = plan(&Input {
-                desired: &stored.desired,
-                generation: stored.generation,
-                bindings: &stored.bindings,
-                live: &found.live.guests,
-                diffs: &found.diffs,
-                unread: &found.unread,
-                now: Timestamp::now().as_second(),
-            });
-            if !quorate(&client).await {
-                let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
-                plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
-            }
+            let Planned { plan, stored, cluster_seconds } = self.of.planned(&settings, &*store).await?;
             if let Some(file) = &self.out {
-                let whole = json!({ "plan": plan, "sha256": plan.sha256() });
-                write(Some(file), &whole.to_string())?;
+                write(Some(file), &plan.to_file())?;
             }
-            global.print(&report(&plan, not_managed(&stored.desired)))?;
+            let report = report(&plan, not_managed(&stored.desired));
+            global.print(&report.with_extra("cluster_seconds", cluster_seconds))?;
             for one in &plan.blocked {
                 tracing::error!("blocked: {one}");
+            }
+            for one in &plan.warnings {
+                tracing::warn!("{one}");
+            }
+            for one in &plan.postponed {
+                tracing::warn!("postponed: {one}");
             }
             if global.output == Output::Table {
                 use std::io::Write;
@@ -82,7 +156,7 @@ impl PlanCommand {
                 let _ =
                     writeln!(std::io::stdout(), "restarts: {restarts}  deletes: {deletes}  blast: {blast}");
             }
-            Ok(match (plan.blocked.is_empty(), plan.ops.is_empty()) {
+            Ok(match (plan.blocked.is_empty(), plan.operations.is_empty()) {
                 (false, _) => Exit::Blocked,
                 (true, false) if self.exit_code => Exit::Drift,
                 (true, _) => Exit::Success,
@@ -90,6 +164,63 @@ impl PlanCommand {
         })
     }
 }
+
+/// Asks the cluster what only some plans need: bridges and templates where guests are made or change, and which way guests may move.
+/// What it does not say stays unknown.
+async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: &mut Around) {
+    let mut bridges: BTreeSet<&str> = BTreeSet::new();
+    let mut templates: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut moving: Vec<(&LiveGuest, &str)> = Vec::new();
+    for diff in found.diffs.iter().filter(|diff| !diff.noop()) {
+        let Some(guest) = desired.guests.get(&diff.uid).filter(|guest| guest.policy == Policy::Manage) else {
+            continue;
+        };
+        let live = guest.vmid.and_then(|vmid| found.live.guests.get(&vmid));
+        let wanted = guest.node.as_deref().or(desired.node.as_deref());
+        let Some(live) = live else {
+            bridges.extend(wanted);
+            let volume = guest.ostemplate.as_deref().and_then(|volume| Some(volume.split_once(':')?.0));
+            templates.extend(wanted.zip(volume));
+            continue;
+        };
+        if diff.changes.iter().any(|change| change.field.starts_with("net")) {
+            bridges.insert(&live.node);
+        }
+        if let Some(target) =
+            guest.node.as_deref().filter(|_| diff.changes.iter().any(|one| one.field == "node"))
+        {
+            moving.push((live, target));
+        }
+    }
+    let known = |node: &&str| found.live.nodes.get(*node).is_some_and(|node| node.online);
+    for node in bridges.into_iter().filter(known) {
+        match live::bridges(client, node).await {
+            Ok(names) => drop(around.bridges.insert(node.to_owned(), names)),
+            Err(error) => tracing::info!(node, %error, "bridges are not known"),
+        }
+    }
+    for (node, storage) in templates.into_iter().filter(|(node, _)| known(node)) {
+        match live::templates(client, node, storage).await {
+            Ok(names) => around.templates.entry(node.to_owned()).or_default().extend(names),
+            Err(error) => tracing::info!(node, storage, %error, "templates are not known"),
+        }
+    }
+    let asked: Vec<_> = stream::iter(moving)
+        .map(|(live, target)| async move { (live.vmid, live::migration(client, live, target).await) })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    for (vmid, answer) in asked {
+        match answer {
+            Ok(Some(migration)) => drop(around.migrations.insert(vmid, migration)),
+            Ok(None) => {}
+            Err(error) => tracing::info!(guest = vmid, %error, "where it may move is not known"),
+        }
+    }
+}
+
+/// Questions about migrations that are asked at once; the client's own limits decide when they go out.
+const AT_ONCE: usize = 64;
 
 /// Whether the cluster can be written to; a standalone node always can.
 async fn quorate(client: &PveClient) -> bool {
@@ -103,22 +234,25 @@ async fn quorate(client: &PveClient) -> bool {
 }
 
 fn report(plan: &Plan, not_managed: Vec<String>) -> Report {
-    let columns = ["uid", "vmid", "action", "effect", "blast", "why"].map(str::to_owned).to_vec();
+    let columns = ["number", "uid", "vmid", "action", "effect", "blast", "why"].map(str::to_owned).to_vec();
     let rows = plan
-        .ops
+        .operations
         .iter()
         .map(|op| {
             let (action, effect) = (json!(op.action.as_str()), json!(op.effect.to_string()));
-            vec![json!(op.uid), json!(op.vmid), action, effect, json!(op.blast), json!(op.reasons)]
+            let (number, blast) = (json!(op.number), json!(op.blast));
+            vec![number, json!(op.uid), json!(op.vmid), action, effect, blast, json!(op.reasons)]
         })
         .collect();
-    let blocked: Vec<Value> = plan.blocked.iter().map(|one| json!(one)).collect();
+    let told = |remarks: &[Remark]| -> Vec<Value> { remarks.iter().map(|one| json!(one)).collect() };
     Report::new(Rows { columns, rows })
         .with_extra("cluster_id", plan.cluster.as_str())
         .with_extra("generation", plan.generation)
         .with_extra("expires_at", plan.expires_at)
         .with_extra("sha256", plan.sha256())
-        .with_extra("blocked", blocked)
+        .with_extra("blocked", told(&plan.blocked))
+        .with_extra("warnings", told(&plan.warnings))
+        .with_extra("postponed", told(&plan.postponed))
         .with_extra("observed", plan.observed.clone())
         .with_extra("restarts", plan.restarts)
         .with_extra("deletes", plan.deletes)

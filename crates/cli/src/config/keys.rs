@@ -16,11 +16,13 @@ pub enum Section {
     Clusters,
     /// `[sync]`: how a run behaves.
     Sync,
+    /// `[apply]`: what changing clusters needs.
+    Apply,
 }
 
 impl Section {
     /// All sections, in the order in which they are shown.
-    pub const ALL: [Section; 3] = [Section::Store, Section::Clusters, Section::Sync];
+    pub const ALL: [Section; 4] = [Section::Store, Section::Clusters, Section::Sync, Section::Apply];
 
     /// Its name in the file.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Section {
             Self::Store => "store",
             Self::Clusters => "clusters",
             Self::Sync => "sync",
+            Self::Apply => "apply",
         }
     }
 
@@ -37,6 +40,7 @@ impl Section {
             Self::Store => "[store]",
             Self::Clusters => "[[clusters]]",
             Self::Sync => "[sync]",
+            Self::Apply => "[apply]",
         }
     }
 
@@ -46,6 +50,7 @@ impl Section {
             Self::Store => STORE,
             Self::Clusters => CLUSTER,
             Self::Sync => SYNC,
+            Self::Apply => APPLY,
         }
     }
 
@@ -140,6 +145,9 @@ const SYNC: &[Key] = &[
     with_default("max_delete_percent", Kind::Whole(0, 100), "30"),
     with_default("guard_from", Kind::Whole(0, 1_000_000_000), "20"),
 ];
+
+const APPLY: &[Key] =
+    &[key("directory", Kind::Path), key("audit_key", Kind::Secret), key("audit_key_file", Kind::Path)];
 
 impl Kind {
     /// What the value must be, to finish "must be …".

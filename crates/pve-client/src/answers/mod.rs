@@ -32,4 +32,4 @@ pub use node::{
 };
 pub use pool::{PoolDetail, PoolMember, PoolRow};
 pub use storage::{NodeStorage, StorageDefinition, VolumeRow};
-pub use task::{TaskRow, TaskStatus};
+pub use task::{LogLine, TaskRow, TaskStatus};

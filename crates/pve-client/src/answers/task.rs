@@ -81,6 +81,20 @@ impl TaskStatus {
     }
 }
 
+answer! {
+    /// A row of `/nodes/{node}/tasks/{upid}/log`.
+    pub struct LogLine {
+        required {
+            /// The line's number, from 1.
+            number: u64 = "n",
+        }
+        optional {
+            /// Its text.
+            text: String = "t",
+        }
+    }
+}
+
 /// `OK` and `WARNINGS: n` are successes, everything else is a failure, `unexpected status` too.
 fn is_success(status: &str) -> bool {
     status == "OK" || status.starts_with("WARNINGS: ")

@@ -3,14 +3,14 @@
 use std::fmt;
 
 use pvegraph_inventory::GuestType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Action;
 use crate::canonical::{is_disk, is_nic};
 use crate::live::LiveGuest;
 
 /// What an operation does to a guest, from the least to the most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Nothing that it would notice.
@@ -25,12 +25,14 @@ pub enum Effect {
     Restart,
     /// It is stopped.
     Stop,
+    /// It is gone for good.
+    Delete,
 }
 
 impl Effect {
     /// Does the guest stop serving others?
     pub fn interrupts(self) -> bool {
-        matches!(self, Self::Restart | Self::Stop)
+        matches!(self, Self::Restart | Self::Stop | Self::Delete)
     }
 }
 
@@ -43,6 +45,7 @@ impl fmt::Display for Effect {
             Self::Move => "move",
             Self::Restart => "restart",
             Self::Stop => "stop",
+            Self::Delete => "delete",
         })
     }
 }
@@ -99,7 +102,8 @@ const HOT_LXC: [&str; 10] = [
 pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
     match action {
         Action::Create => return Effect::Create,
-        Action::Grow | Action::Move => return Effect::Hot,
+        Action::Destroy => return Effect::Delete,
+        Action::Mark | Action::Grow | Action::Move => return Effect::Hot,
         Action::Migrate if live.status != "running" => return Effect::Hot,
         // A container can't move while it runs.
         Action::Migrate if live.kind == GuestType::Lxc => return Effect::Restart,

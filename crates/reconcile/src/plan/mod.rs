@@ -1,36 +1,48 @@
 //! From differences to operations: what would be done, in which order, with which effect, and what forbids it. Pure: it is made of
 //! what was read, and does nothing.
 
+mod create;
 mod effect;
+mod file;
+mod guard;
+mod known;
+mod merge;
+mod operations;
+mod order;
+mod request;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use serde::Serialize;
-use sha2::{Digest, Sha256};
+use pvegraph_inventory::GuestType;
+use serde::{Deserialize, Serialize};
 
 pub use effect::Effect;
+pub use file::{FileError, VERSION, canonical_json};
+pub use guard::{FELLED_ONE_IN, MAX_FELLED};
+pub use operations::pending_sha256;
+pub use request::{FormValue, Hidden, Method, Origin, Request, Unresolved};
 
-use crate::canonical::hex;
-use crate::desired::{Desired, Guest, Problem};
-use crate::diff::{Change, Class, GuestDiff};
-use crate::document::{Deletion, Policy, Reboot};
-use crate::live::LiveGuest;
+use crate::canonical::TagStyle;
+use crate::desired::{Desired, Problem};
+use crate::diff::GuestDiff;
+use crate::document::Policy;
+use crate::live::{Listed, Live, LiveGuest};
+use crate::scope::Scope;
 use crate::stored::Binding;
+use order::Dependents;
 
 /// How long a plan holds.
 pub const VALID_SECONDS: i64 = 3_600;
-/// A plan that restarts more guests than this is refused, whatever share of the estate they are.
-pub const MAX_RESTARTS: usize = 5;
-/// A plan that restarts more than one in this many guests is refused, where that is more than one guest.
-pub const RESTARTS_ONE_IN: usize = 10;
 
-/// What is done to a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// What is done to a guest; in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is made.
     Create,
+    /// The marker is put on.
+    Mark,
     /// A volume becomes larger.
     Grow,
     /// A volume goes to another storage.
@@ -39,47 +51,80 @@ pub enum Action {
     Configure,
     /// It goes to another node.
     Migrate,
-    /// It is started or stopped.
+    /// It is started, stopped or restarted.
     Power,
+    /// It is deleted.
+    Destroy,
 }
 
 impl Action {
+    /// What a scope can allow. Marking is allowed where configuring is.
+    pub const ALL: [Self; 7] =
+        [Self::Create, Self::Grow, Self::Move, Self::Configure, Self::Migrate, Self::Power, Self::Destroy];
+
     /// Its word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Mark => "mark",
             Self::Grow => "grow",
             Self::Move => "move",
             Self::Configure => "configure",
             Self::Migrate => "migrate",
             Self::Power => "power",
+            Self::Destroy => "destroy",
         }
+    }
+
+    /// What a scope allows by this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
     }
 }
 
 /// One operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Op {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// Its place in the plan, from 1.
+    pub number: usize,
+    /// The operations that have to be done before it.
+    pub after: BTreeSet<usize>,
     /// The desired guest.
     pub uid: String,
     /// Its number.
-    pub vmid: Option<i64>,
+    pub vmid: i64,
+    /// Machine or container.
+    pub kind: GuestType,
+    /// The node that is asked: where the guest is, or will be made.
+    pub node: String,
     /// What is done.
     pub action: Action,
     /// What it does to the guest while it runs.
     pub effect: Effect,
+    /// Another plan can bring back what was.
+    pub reversible: bool,
+    /// The fields that are as desired afterwards: `cores`, `net0.bridge`, `node`, `state`, `guest`.
+    pub fields: Vec<String>,
     /// Why: the fields that differ. Secrets and free text are not shown.
     pub reasons: Vec<String>,
-    /// The guests that feel it: this one, and those that depend on it where it goes down.
+    /// The guests that feel it, by `uid`: this one, and those that depend on it where it goes down.
+    pub affects: BTreeSet<String>,
+    /// How many these are.
     pub blast: usize,
-    /// The fingerprint that the guest must still have.
+    /// The fingerprint that the guest must still have; nothing where it is made by this plan.
     pub fingerprint: Option<String>,
-    /// The digest that its configuration must still have.
+    /// The digest that its configuration must still have before the first operation of the guest.
     pub digest: Option<String>,
+    /// SHA-256 of what waits for a restart there, likewise; see [`pending_sha256`].
+    pub pending_sha256: Option<String>,
+    /// The calls, in their order; each after the task of the one before ended.
+    pub requests: Vec<Request>,
 }
 
 /// What would be done, and what forbids it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The cluster.
     pub cluster: String,
@@ -90,9 +135,15 @@ pub struct Plan {
     /// When it is stale.
     pub expires_at: i64,
     /// The operations, in their order.
-    pub ops: Vec<Op>,
+    pub operations: Vec<Operation>,
     /// What forbids it: guest, field and mend. Nothing is applied while there is one.
-    pub blocked: Vec<Blocked>,
+    pub blocked: Vec<Remark>,
+    /// What is left for a later plan, and why.
+    pub postponed: Vec<Remark>,
+    /// What policies warn of.
+    pub warnings: Vec<Remark>,
+    /// The policies that were asked, with the SHA-256 of each.
+    pub policies: BTreeMap<String, String>,
     /// Guests that are only observed and differ.
     pub observed: Vec<String>,
     /// Guests that restart.
@@ -103,25 +154,26 @@ pub struct Plan {
     pub blast: usize,
 }
 
-/// What forbids an operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Blocked {
+/// Something to say of a guest's field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remark {
     /// The guest.
     pub subject: String,
     /// The field.
     pub field: String,
-    /// Why, and the mend.
+    /// What, and the mend.
     pub text: String,
 }
 
-impl From<Problem> for Blocked {
+impl From<Problem> for Remark {
     fn from(Problem { subject, field, text }: Problem) -> Self {
         Self { subject, field, text }
     }
 }
 
-impl fmt::Display for Blocked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: `{}`: {}", self.subject, self.field, self.text)
     }
 }
@@ -129,14 +181,65 @@ impl fmt::Display for Blocked {
 impl Plan {
     /// Nothing would be done, and nothing forbids it.
     pub fn noop(&self) -> bool {
-        self.ops.is_empty() && self.blocked.is_empty()
+        self.operations.is_empty() && self.blocked.is_empty()
     }
+}
 
-    /// SHA-256 of its canonical JSON: what an approval binds to. Keys are in one order, so that equal plans have equal hashes.
-    pub fn sha256(&self) -> String {
-        let json = serde_json::to_value(self).map(|value| value.to_string()).unwrap_or_default();
-        hex(&Sha256::digest(json.as_bytes()))
+/// What waits for a restart at a guest: the value that comes, or nothing where the option goes. See [`crate::live::pending`].
+pub type Pending = BTreeMap<String, Option<String>>;
+
+/// What a plan is made of, besides what is desired and what is there.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// All guests of the cluster.
+    pub listed: BTreeMap<i64, Listed>,
+    /// What waits for a restart, by number; a guest of which nothing was asked is absent.
+    pub pending: BTreeMap<i64, Pending>,
+    /// Nodes, and whether they are online. Empty where it is not known.
+    pub nodes: BTreeMap<String, bool>,
+    /// Storages by node; a node of which they are not known is absent.
+    pub storages: BTreeMap<String, BTreeSet<String>>,
+    /// Bridges by node, likewise.
+    pub bridges: BTreeMap<String, BTreeSet<String>>,
+    /// Templates of containers by node, likewise.
+    pub templates: BTreeMap<String, BTreeSet<String>>,
+    /// What Proxmox VE says of migrations, by number, likewise.
+    pub migrations: BTreeMap<i64, Migration>,
+    /// How tags are spelled.
+    pub style: TagStyle,
+}
+
+/// What Proxmox VE says of a guest's migration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Migration {
+    /// The nodes that it may go to; nothing where it does not say.
+    pub allowed: Option<BTreeSet<String>>,
+    /// It has volumes that only its node has.
+    pub local_disks: bool,
+    /// What ties it to its node: devices, media.
+    pub ties: Vec<String>,
+}
+
+impl Around {
+    /// What the cluster's listing says.
+    pub fn of(live: &Live) -> Self {
+        Self {
+            listed: live.listed.clone(),
+            nodes: live.nodes.iter().map(|(name, node)| (name.clone(), node.online)).collect(),
+            storages: live.storages.clone(),
+            style: live.style,
+            ..Self::default()
+        }
     }
+}
+
+/// What whoever plans agrees to for this plan.
+#[derive(Debug, Clone, Default)]
+pub struct Consent {
+    /// Guests that may be deleted.
+    pub delete: BTreeSet<String>,
+    /// Guests that may get the marker.
+    pub mark: BTreeSet<String>,
 }
 
 /// What a plan is made of.
@@ -148,12 +251,18 @@ pub struct Input<'a> {
     pub generation: i64,
     /// Bindings by `uid`.
     pub bindings: &'a BTreeMap<String, Binding>,
+    /// Where guests may be touched.
+    pub scopes: &'a [Scope],
     /// The live guests by number.
     pub live: &'a BTreeMap<i64, LiveGuest>,
     /// What differs, for each desired guest that could be compared.
     pub diffs: &'a [GuestDiff],
     /// Guests that could not be compared, and why.
     pub unread: &'a BTreeMap<String, String>,
+    /// What else is known of the cluster.
+    pub around: &'a Around,
+    /// What is agreed to.
+    pub consent: &'a Consent,
     /// Now, in epoch seconds.
     pub now: i64,
 }
@@ -165,15 +274,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
         generation: input.generation,
         made_at: input.now,
         expires_at: input.now + VALID_SECONDS,
-        ops: Vec::new(),
+        operations: Vec::new(),
         blocked: Vec::new(),
+        postponed: Vec::new(),
+        warnings: Vec::new(),
+        policies: BTreeMap::new(),
         observed: Vec::new(),
         restarts: 0,
         deletes: 0,
         blast: 0,
     };
-    let block =
-        |guest: &Guest, field: &str, text: String| Blocked::from(Problem::new(guest.label(), field, text));
     if input.desired.guests.is_empty() {
         let text = "nothing is desired: an empty estate is never applied; import a document or adopt guests";
         plan.blocked.push(Problem::new("the estate", "guests", text).into());
@@ -182,172 +292,45 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let text = format!("it could not be read, so that nothing is known of it: {reason}");
         plan.blocked.push(Problem::new(guest, "guest", text).into());
     }
-    for diff in input.diffs.iter().filter(|diff| !diff.noop()) {
+    let mut taken: BTreeSet<i64> = input.around.listed.keys().copied().collect();
+    taken.extend(input.desired.guests.values().filter_map(|guest| guest.vmid));
+    for diff in input.diffs {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
+        let marks = input.consent.mark.contains(&guest.uid);
+        if diff.noop() && !marks {
+            continue;
+        }
         if guest.policy == Policy::Observe {
             plan.observed.push(guest.uid.clone());
             continue;
         }
-        let live = guest.vmid.and_then(|vmid| input.live.get(&vmid));
-        match forbidden(guest, diff, live, input.bindings.get(&guest.uid)) {
-            Some((field, text)) => plan.blocked.push(block(guest, &field, text)),
-            None => plan.ops.extend(operations(guest, diff, live)),
+        match operations::of(input, guest, diff, &mut taken) {
+            Ok(found) => {
+                plan.operations.extend(found.operations);
+                plan.postponed.extend(found.postponed);
+            }
+            Err((field, text)) => plan.blocked.push(Problem::new(guest.label(), field, text).into()),
         }
     }
-    let dependents = |uid: &str| dependents(input.desired, uid);
+    let dependents = Dependents::of(input.desired);
     let mut felt: BTreeSet<String> = BTreeSet::new();
-    let mut restarted: BTreeSet<String> = BTreeSet::new();
-    for op in &mut plan.ops {
-        let mut own = BTreeSet::from([op.uid.clone()]);
-        if op.effect.interrupts() {
-            own.extend(dependents(&op.uid));
+    for operation in &mut plan.operations {
+        operation.affects.insert(operation.uid.clone());
+        if operation.effect.interrupts() {
+            operation.affects.extend(dependents.all(&operation.uid));
         }
-        if op.effect == Effect::Restart {
-            restarted.insert(op.uid.clone());
-        }
-        op.blast = own.len();
-        felt.extend(own);
+        operation.blast = operation.affects.len();
+        felt.extend(operation.affects.iter().cloned());
     }
-    plan.restarts = restarted.len();
+    let uids = |effect: Effect| -> BTreeSet<&str> {
+        let of = plan.operations.iter().filter(|operation| operation.effect == effect);
+        of.map(|operation| operation.uid.as_str()).collect()
+    };
+    (plan.restarts, plan.deletes) = (uids(Effect::Restart).len(), uids(Effect::Delete).len());
     plan.blast = felt.len();
-    let share = (input.desired.guests.len() / RESTARTS_ONE_IN).max(1);
-    if plan.restarts > share.min(MAX_RESTARTS) {
-        let text = format!(
-            "{} of {} guests would restart, and at most {} may in one plan: change fewer at once, or let fewer restart (`reboot`)",
-            plan.restarts,
-            input.desired.guests.len(),
-            share.min(MAX_RESTARTS)
-        );
-        plan.blocked.push(Problem::new("the estate", "reboot", text).into());
-    }
-    let depth = depths(input.desired);
-    plan.ops.sort_by_cached_key(|op| {
-        (op.action, depth.get(op.uid.as_str()).copied().unwrap_or_default(), op.uid.clone())
-    });
+    plan.blocked.extend(guard::limits(input, &plan).into_iter().map(Remark::from));
+    plan.blocked.extend(guard::unknown_consent(input).into_iter().map(Remark::from));
+    order::order(input.desired, &dependents, &mut plan.operations);
     plan.blocked.sort_by(|a, b| (&a.subject, &a.field).cmp(&(&b.subject, &b.field)));
     plan
-}
-
-/// Why a guest may not be touched: the field, and the mend.
-fn forbidden(
-    guest: &Guest,
-    diff: &GuestDiff,
-    live: Option<&LiveGuest>,
-    binding: Option<&Binding>,
-) -> Option<(String, String)> {
-    let is = |class: &dyn Fn(&Class) -> bool| diff.changes.iter().find(|change| class(&change.class));
-    if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
-        let text = "the live guest is another one: look at it, and adopt it with --replace if it is meant"
-            .to_owned();
-        return Some((change.field.clone(), text));
-    }
-    if let Some((change, why)) = diff.changes.iter().find_map(|change| match change.class {
-        Class::Impossible(why) => Some((change, why)),
-        _ => None,
-    }) {
-        return Some((change.field.clone(), why.to_owned()));
-    }
-    let Some(live) = live else {
-        // Absence never makes a second guest of one that was there.
-        return binding.map(|_| {
-            let mend = "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew";
-            ("guest".to_owned(), mend.to_owned())
-        });
-    };
-    if binding.is_none() {
-        return Some((
-            "guest".to_owned(),
-            format!("it is not bound: run `pvegraph adopt {}` first", live.vmid),
-        ));
-    }
-    if guest.tombstone {
-        return Some(("tombstone".to_owned(), tombstone(guest, live)));
-    }
-    live.config
-        .get("lock")
-        .map(|lock| ("lock".to_owned(), format!("Proxmox VE has it locked ({lock}): wait for that to end")))
-}
-
-/// Which key to a deletion is absent.
-fn tombstone(guest: &Guest, live: &LiveGuest) -> String {
-    let protected = live.config.get("protection").is_some_and(|value| value == "1");
-    if guest.protected || protected {
-        "it is protected: take `protected` here and `protection` at the guest away first".to_owned()
-    } else if guest.deletion != Deletion::Destroy {
-        "its `deletion` is `forbid`: write `destroy`".to_owned()
-    } else {
-        "deletions are not allowed yet: a scope's `max_deletes` is 0".to_owned()
-    }
-}
-
-fn operations(guest: &Guest, diff: &GuestDiff, live: Option<&LiveGuest>) -> Vec<Op> {
-    let op = |action: Action, effect: Effect, changes: &[&Change]| Op {
-        uid: guest.uid.clone(),
-        vmid: guest.vmid,
-        action,
-        effect,
-        reasons: changes.iter().map(ToString::to_string).collect(),
-        blast: 1,
-        fingerprint: live.and_then(LiveGuest::fingerprint),
-        digest: live.and_then(|live| live.config.get("digest").cloned()),
-    };
-    let Some(live) = live else {
-        return vec![op(Action::Create, Effect::Create, &diff.changes.iter().collect::<Vec<_>>())];
-    };
-    let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
-    // What is pending already needs no writing; it only waits.
-    for change in diff.changes.iter().filter(|change| change.class == Class::Drift) {
-        by_action.entry(effect::action_of(guest.kind, &change.field)).or_default().push(change);
-    }
-    by_action
-        .into_iter()
-        .map(|(action, changes)| {
-            let effects = changes.iter().map(|change| effect::of(live, action, &change.field));
-            let effect = effects.max().unwrap_or(Effect::Hot);
-            let effect = match effect {
-                Effect::Restart if guest.reboot == Reboot::Never => Effect::Pending,
-                effect => effect,
-            };
-            op(action, effect, &changes)
-        })
-        .collect()
-}
-
-/// The guests that depend on this one, directly or through others.
-fn dependents(desired: &Desired, uid: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![uid.to_owned()];
-    while let Some(next) = open.pop() {
-        for guest in desired.guests.values().filter(|guest| guest.depends_on.contains(&next)) {
-            if guest.uid != uid && found.insert(guest.uid.clone()) {
-                open.push(guest.uid.clone());
-            }
-        }
-    }
-    found
-}
-
-/// How many guests have to come before each one. There are no cycles: the desired state was checked.
-fn depths(desired: &Desired) -> BTreeMap<&str, usize> {
-    let mut depths: BTreeMap<&str, usize> = desired.guests.keys().map(|uid| (uid.as_str(), 0)).collect();
-    // The longest path has fewer steps than there are guests.
-    for _ in 0..desired.guests.len() {
-        let mut changed = false;
-        for guest in desired.guests.values() {
-            let below = guest
-                .depends_on
-                .iter()
-                .filter_map(|uid| depths.get(uid.as_str()))
-                .max()
-                .map_or(0, |depth| depth + 1);
-            if depths.get(guest.uid.as_str()) != Some(&below) {
-                depths.insert(&guest.uid, below);
-                changed = true;
-            }
-        }
-        if !changed {
-            break;
-        }
-    }
-    depths
 }

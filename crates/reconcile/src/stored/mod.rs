@@ -1,5 +1,7 @@
 //! The desired state in the graph: reading it, also where it was written by hand, and writing it in one transaction.
 
+mod approval;
+mod permission;
 mod read;
 mod rows;
 mod write;
@@ -9,6 +11,8 @@ use std::collections::BTreeMap;
 use pvegraph_graph::StoreError;
 use pvegraph_inventory::GuestType;
 
+pub use approval::{Approval, NotApproved, approval, approve};
+pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
 pub use write::{Change, write};
 
@@ -26,6 +30,17 @@ pub struct Stored {
     pub written_at: i64,
     /// Bindings by `uid`.
     pub bindings: BTreeMap<String, Binding>,
+}
+
+impl Stored {
+    /// The same, where a desired guest without a number has the one that it was made with or bound to.
+    #[must_use]
+    pub fn with_numbers(mut self) -> Self {
+        for guest in self.desired.guests.values_mut().filter(|guest| guest.vmid.is_none()) {
+            guest.vmid = self.bindings.get(&guest.uid).map(|binding| binding.vmid);
+        }
+        self
+    }
 }
 
 /// What ties a desired guest to the live one.
@@ -139,4 +154,31 @@ pub enum StoredError {
         "the desired state of {0} was changed by somebody else meanwhile, and nothing was written: run the command again"
     )]
     Changed(pvegraph_inventory::ClusterId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_without_a_number_has_its_bindings() {
+        let cluster: pvegraph_inventory::ClusterId = "rig".parse().unwrap();
+        let guest = |uid: &str, vmid| {
+            let guest = Guest { vmid, ..Guest::new(uid, GuestType::Qemu) };
+            (uid.to_owned(), guest)
+        };
+        let guests = BTreeMap::from([guest("new", None), guest("made", None), guest("told", Some(100))]);
+        let desired = Desired { cluster, node: None, guests, sections: BTreeMap::new() };
+        let bound = |uid: &str, vmid| {
+            let kind = GuestType::Qemu;
+            (
+                uid.to_owned(),
+                Binding { uid: uid.to_owned(), kind, vmid, fingerprint: None, last_applied: None },
+            )
+        };
+        let bindings = BTreeMap::from([bound("made", 101), bound("told", 999)]);
+        let stored = Stored { desired, generation: 1, written_at: 1, bindings }.with_numbers();
+        let vmids: Vec<_> = stored.desired.guests.values().map(|guest| guest.vmid).collect();
+        assert_eq!(vmids, [Some(101), None, Some(100)]);
+    }
 }

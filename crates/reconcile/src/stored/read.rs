@@ -122,11 +122,11 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
     Ok(Stored { desired, generation: number("generation"), written_at: number("lastupdated"), bindings })
 }
 
-fn columns(label: &Label<Row>) -> String {
+pub(super) fn columns(label: &Label<Row>) -> String {
     label.columns.iter().map(|column| format!("n.{0} AS {0}", column.name)).collect::<Vec<_>>().join(", ")
 }
 
-fn objects(rows: Rows) -> impl Iterator<Item = Properties> {
+pub(super) fn objects(rows: Rows) -> impl Iterator<Item = Properties> {
     let Rows { columns, rows } = rows;
     rows.into_iter().map(move |row| columns.iter().cloned().zip(row).collect())
 }

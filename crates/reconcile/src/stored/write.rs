@@ -47,12 +47,12 @@ pub async fn write(store: &dyn Store, change: &Change<'_>) -> Result<(), StoredE
     }
 }
 
-fn row(label: &Label<Row>, row: &Row) -> NodeRow {
+pub(super) fn row(label: &Label<Row>, row: &Row) -> NodeRow {
     label.row(row)
 }
 
 /// A node of the key alone.
-fn keyed(pairs: &[(&str, Value)]) -> Row {
+pub(super) fn keyed(pairs: &[(&str, Value)]) -> Row {
     Row(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Map<_, _>>())
 }
 

@@ -1,0 +1,301 @@
+//! One run: lease, journal and audit log around the work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use pve_client::PveClient;
+use pvegraph_graph::apply_lease;
+use pvegraph_graph::lease::{Lease, LeaseError, Purpose};
+use pvegraph_graph::{Rows, Store};
+use pvegraph_inventory::ClusterId;
+use pvegraph_reconcile::apply::{Ended, Fence, Files, Outcome, Patience, Run, Setup, Stop, Who};
+use pvegraph_reconcile::audit::{self, Audit, Head};
+use pvegraph_reconcile::canonical::{Canonical, is_disk};
+use pvegraph_reconcile::desired::Desired;
+use pvegraph_reconcile::document::SecretRef;
+use pvegraph_reconcile::journal::{Event, Journal};
+use pvegraph_reconcile::live::{self, Live};
+use pvegraph_reconcile::plan::Plan;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::Show;
+use super::events::Telling;
+use crate::commands::Global;
+use crate::config::Settings;
+use crate::connect::HostLock;
+use crate::exit::{Exit, Failure};
+use crate::render::Report;
+use crate::secret::{EnvSecret, Secret};
+
+/// All that a run needs, checked.
+pub struct Ready<'a> {
+    pub settings: &'a Settings,
+    pub store: &'a dyn Store,
+    pub client: PveClient,
+    pub id: ClusterId,
+    pub files: Files,
+    pub lock: HostLock,
+    pub plan: Plan,
+    pub desired: Desired,
+}
+
+/// Where a run starts.
+pub enum Start {
+    /// At the plan's beginning.
+    Anew {
+        /// The plan's file.
+        text: String,
+        /// Who approved it.
+        approver: String,
+    },
+    /// Where its journal ends.
+    Again {
+        /// Why nothing more of the plan may be begun.
+        expired: Option<String>,
+    },
+}
+
+fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+impl Ready<'_> {
+    /// Carries the plan out.
+    pub async fn go(self, start: Start, show: &Show, global: &Global) -> Result<Exit, Failure> {
+        let Self { settings, store, client, id, files, lock, plan, desired } = self;
+        let resumed = matches!(start, Start::Again { .. });
+        let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
+        let seen = live::read(&client, Some(&numbers)).await?;
+        let audit = open_audit(settings, store, &id, &files).await?;
+        let lease = Lease::take_for(store, Purpose::Apply(id.as_str()), &lock.holder(), now()).await;
+        let lease = lease.map_err(of_lease)?;
+        let fence = Fence::new(store, lease, &now);
+        let (journal, approver) = match start {
+            Start::Anew { text, approver } => {
+                let run =
+                    format!("{}-{:08x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>());
+                files.keep_plan(&text)?;
+                let mut journal = Journal::open(&files.journal())?;
+                journal.add(now(), super::begin(&run, &plan, &id, &approver))?;
+                (journal, approver)
+            }
+            Start::Again { expired } => {
+                let mut journal = Journal::open(&files.journal())?;
+                journal.add(now(), Event::Resumed)?;
+                if let Some(why) = expired {
+                    fence.stop(Stop::Expired(why));
+                }
+                let approver = journal.record().approver.clone();
+                (journal, approver)
+            }
+        };
+        let run_id = journal.record().run.clone();
+        let telling = Telling { events: show.events };
+        telling.line(&json!({
+            "event": "run_begins", "run": run_id, "plan": plan.sha256(), "cluster_id": id.as_str(),
+            "operations": plan.operations.len(), "resumed": resumed,
+        }));
+        let secrets = |from: &SecretRef| secret(from);
+        let run = Run::new(Setup {
+            client: &client,
+            plan: &plan,
+            desired: &desired,
+            style: seen.style,
+            storages: storages(&seen),
+            fence: &fence,
+            progress: &telling,
+            secrets: &secrets,
+            clock: &now,
+            patience: Patience::default(),
+            who: Who { actor: actor(&client), approver },
+            journal,
+            audit,
+        });
+        run.audited(
+            json!({ "what": if resumed { "resume" } else { "begin" }, "operations": plan.operations.len() }),
+        )?;
+        let went = tokio::select! {
+            went = run.go() => went,
+            never = fence.keep() => match never {},
+            never = interrupts(&fence) => match never {},
+        };
+        let (outcomes, stop) = went?;
+        let ended = Ended::of(&outcomes, stop.as_ref());
+        run.audited(
+            json!({ "what": "end", "exit": ended.code(), "stopped": stop.as_ref().map(ToString::to_string) }),
+        )?;
+        let open = is_open(&outcomes, stop.as_ref(), resumed);
+        if !open {
+            run.note(Event::End { exit: ended.code() })?;
+        }
+        drop(run);
+        let done: BTreeSet<&str> = plan
+            .operations
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
+            .map(|(operation, _)| operation.uid.as_str())
+            .collect();
+        fence.applied(&id, &done).await;
+        fence.release().await;
+        if !open {
+            files.close_run(&run_id)?;
+        }
+        if let Some(stop) = &stop {
+            tracing::error!("{id}: {stop}");
+        }
+        if open {
+            tracing::warn!("{id}: run `pvegraph resume` to go on with it");
+        }
+        telling.line(&json!({ "event": "run_ends", "run": run_id, "exit": ended.code(), "open": open }));
+        if !show.events {
+            global.print(&report(&plan, &outcomes, &run_id, ended))?;
+        }
+        Ok(exit(ended))
+    }
+}
+
+/// The storages of guests' disks, by number and key.
+fn storages(seen: &Live) -> BTreeMap<(i64, String), String> {
+    let mut all = BTreeMap::new();
+    for (vmid, guest) in &seen.guests {
+        for key in guest.config.keys().filter(|key| is_disk(guest.kind, key)) {
+            if let Some(Canonical::Map(parts)) = guest.option(key, seen.style)
+                && let Some(storage) = parts.get("storage")
+            {
+                all.insert((*vmid, key.clone()), storage.to_string());
+            }
+        }
+    }
+    all
+}
+
+/// Does the run wait for a `resume`? Something was left, or nobody knows. A second look settles: what is unknown then stays so, and the
+/// next plan sees what there is.
+fn is_open(outcomes: &[Outcome], stop: Option<&Stop>, resumed: bool) -> bool {
+    let unknown = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown { .. }));
+    let stopped = matches!(stop, Some(Stop::Paused | Stop::Interrupted | Stop::LeaseLost(_)));
+    stopped || unknown && !resumed
+}
+
+/// The exit code.
+fn exit(ended: Ended) -> Exit {
+    match ended {
+        Ended::Applied => Exit::Success,
+        Ended::Failed => Exit::Failed,
+        Ended::Partial => Exit::Partial,
+        Ended::Stale => Exit::Stale,
+        Ended::PendingRestart => Exit::PendingRestart,
+        Ended::LeaseLost => Exit::Locked,
+        Ended::Refused => Exit::Auth,
+    }
+}
+
+fn of_lease(error: LeaseError) -> Failure {
+    match error {
+        LeaseError::Store(error) => error.into(),
+        error @ LeaseError::Held { .. } => Failure::new(Exit::Locked, error),
+    }
+}
+
+/// The audit log, if it is a continuation of what the graph knows of it.
+async fn open_audit(
+    settings: &Settings,
+    store: &dyn Store,
+    id: &ClusterId,
+    files: &Files,
+) -> Result<Audit, Failure> {
+    let key = settings.audit_key()?;
+    check_audit(store, id, files, key.as_ref()).await?;
+    Ok(Audit::open(&files.audit(), key)?)
+}
+
+/// Goes through the log's chain and compares its head with the graph's. Answers the log's head, and the graph's.
+pub async fn check_audit(
+    store: &dyn Store,
+    id: &ClusterId,
+    files: &Files,
+    key: Option<&SecretString>,
+) -> Result<(audit::Verified, Option<Head>), Failure> {
+    let path = files.audit();
+    let found = audit::verify(&path, key)?.unwrap_or_default();
+    let mirrored = apply_lease::audit_head(store, id.as_str()).await?;
+    let mirrored = mirrored
+        .map(|head| Head { entries: u64::try_from(head.entries).unwrap_or_default(), hash: head.hash });
+    if let Some(head) = &mirrored {
+        found.agrees(&path, head).map_err(Failure::failed)?;
+    }
+    Ok((found, mirrored))
+}
+
+/// Lets a run stop in good order.
+async fn interrupts(fence: &Fence<'_>) -> std::convert::Infallible {
+    loop {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            tracing::warn!("nothing more is sent; what is under way is followed to its end");
+            fence.stop(Stop::Interrupted);
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Who applies.
+fn actor(client: &PveClient) -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a host".to_owned());
+    format!("{user} on {} as {}", host.trim(), client.account())
+}
+
+/// Reads a secret from where the desired state says that it is.
+fn secret(from: &SecretRef) -> Result<String, String> {
+    let (file, env) = match from {
+        SecretRef::File(path) => (Some(std::path::PathBuf::from(path)), None),
+        SecretRef::Env(variable) => {
+            let value = std::env::var(variable).map_err(|_| format!("the variable {variable} is not set"))?;
+            (None, Some(EnvSecret { variable: variable.clone(), value: value.into() }))
+        }
+    };
+    let secret = Secret {
+        what: "the secret".to_owned(),
+        setting: from.to_string(),
+        file: file.as_deref(),
+        credential: String::new(),
+        env: env.as_ref(),
+        variable: from.to_string(),
+    };
+    let read = secret.read_with(None).map_err(|error| pvegraph_sync::chain(&error))?;
+    read.map(|secret| secret.expose_secret().to_owned()).ok_or_else(|| secret.missing().to_string())
+}
+
+fn report(plan: &Plan, outcomes: &[Outcome], run: &str, ended: Ended) -> Report {
+    let columns =
+        ["number", "uid", "vmid", "action", "result", "waiting", "reason"].map(str::to_owned).to_vec();
+    let rows = plan
+        .operations
+        .iter()
+        .zip(outcomes)
+        .map(|(operation, outcome)| {
+            let waiting: Vec<Value> = match outcome {
+                Outcome::Done { waiting } => waiting.iter().map(|key| json!(key)).collect(),
+                _ => Vec::new(),
+            };
+            vec![
+                json!(operation.number),
+                json!(operation.uid),
+                json!(operation.vmid),
+                json!(operation.action.as_str()),
+                json!(outcome.word()),
+                json!(waiting),
+                json!(outcome.reason()),
+            ]
+        })
+        .collect();
+    Report::new(Rows { columns, rows })
+        .with_extra("cluster_id", plan.cluster.as_str())
+        .with_extra("plan", plan.sha256())
+        .with_extra("run", run)
+        .with_extra("exit", ended.code())
+}

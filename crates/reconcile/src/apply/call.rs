@@ -1,0 +1,534 @@
+//! One call: looked at, written down, sent, followed, and shown to be done, or not.
+
+use std::collections::BTreeMap;
+
+use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
+use pvegraph_inventory::GuestType;
+
+use super::conditions::{After, after, before, task_kinds, to_revert};
+use super::fence::Stop;
+use super::look::{Look, look};
+use super::outcome::Outcome;
+use super::{Happened, Run};
+use crate::journal::{Call, Event, Found, Reached};
+use crate::lines::LinesError;
+use crate::plan::{FormValue, Method, Operation, Request};
+
+/// By how many seconds a node's clock may be behind this host's.
+const CLOCK_SKEW: i64 = 300;
+
+/// Stands for a digest that is not only of our own writing.
+const FOREIGN: &str = "changed by somebody else";
+
+/// How a call ended.
+pub(super) enum End {
+    /// The guest is as the call wants it.
+    Verified {
+        /// Options that wait for its next start.
+        waiting: Vec<String>,
+    },
+    /// It did not get there.
+    Other(Outcome),
+    /// It was not sent, because the run was stopped.
+    Stopped(Stop),
+}
+
+/// What is known of a call so far.
+enum Known {
+    /// It may be sent.
+    MayBeSent,
+    /// It has ended.
+    Ended(End),
+}
+
+/// What PVE said to a call.
+enum Said {
+    /// It is done.
+    Done,
+    /// Its task has ended.
+    Task(TaskEnd),
+    /// It was refused.
+    Refused(ApiError),
+}
+
+impl Said {
+    fn is_good(&self) -> bool {
+        match self {
+            Self::Done => true,
+            Self::Task(end) => end.success,
+            Self::Refused(_) => false,
+        }
+    }
+
+    /// PVE was too busy, and has changed nothing.
+    fn is_busy(&self) -> bool {
+        match self {
+            Self::Done => false,
+            Self::Task(end) => !end.success && FailureClass::of_text(&end.exit).is_busy(),
+            Self::Refused(error) => error.is_busy(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Done => "the call was taken".to_owned(),
+            Self::Task(end) if end.success => format!("the task ended with {}", end.exit),
+            Self::Task(end) => format!("the task failed: {}", end.exit),
+            Self::Refused(error) => error.to_string(),
+        }
+    }
+}
+
+fn failed(reason: String) -> End {
+    End::Other(Outcome::Failed { reason, refused: false })
+}
+
+/// One call on its way.
+struct Sending<'r, 'a> {
+    run: &'r Run<'a>,
+    at: Call,
+    operation: &'r Operation,
+    request: &'r Request,
+}
+
+impl<'a> Run<'a> {
+    /// Does one call, or finds out what became of it.
+    pub(super) async fn call(
+        &self,
+        at: Call,
+        operation: &Operation,
+        request: &Request,
+    ) -> Result<End, LinesError> {
+        let sending = Sending { run: self, at, operation, request };
+        let reached = self.state().journal.record().calls.get(&at).cloned();
+        let mut known = match reached {
+            Some(reached) => sending.resumed(reached).await?,
+            None => Known::MayBeSent,
+        };
+        let mut attempt = 0;
+        loop {
+            match known {
+                Known::Ended(end) => return Ok(end),
+                Known::MayBeSent if attempt > self.patience.retries => {
+                    let reason = format!(
+                        "{} (guest {}): Proxmox VE was busy {attempt} times: apply again later",
+                        operation.uid, operation.vmid
+                    );
+                    return sending.end(Outcome::Failed { reason, refused: false });
+                }
+                Known::MayBeSent => {
+                    if attempt > 0 {
+                        tokio::time::sleep(self.patience.backoff * 2_u32.saturating_pow(attempt - 1)).await;
+                    }
+                    attempt += 1;
+                    known = sending.send().await?;
+                }
+            }
+        }
+    }
+}
+
+impl Sending<'_, '_> {
+    /// What is known of a call that a process before this one began.
+    async fn resumed(&self, reached: Reached) -> Result<Known, LinesError> {
+        match reached {
+            Reached::NotDone => Ok(Known::MayBeSent),
+            Reached::Verified { waiting, .. } => Ok(Known::Ended(End::Verified { waiting })),
+            Reached::Failed(reason) => Ok(Known::Ended(failed(reason))),
+            Reached::Dispatched { before, upid: None, .. } => {
+                self.conclude(&before, Said::Done, &BTreeMap::new()).await
+            }
+            Reached::Dispatched { before, upid: Some(upid), .. }
+            | Reached::Unknown { before, upid: Some(upid), .. } => match upid.parse::<Upid>() {
+                Ok(upid) => self.followed(&before, &upid, &BTreeMap::new()).await,
+                Err(error) => self.unknown(error.to_string()),
+            },
+            Reached::Intent { at, before } | Reached::Unknown { at, before, upid: None, .. } => {
+                self.find_out(at, &before, "the process was cut off", true).await
+            }
+        }
+    }
+
+    /// Looks, writes down, sends.
+    async fn send(&self) -> Result<Known, LinesError> {
+        let Self { run, at, operation, request } = *self;
+        let refused = |error: &ApiError| error.is_forbidden() || error.is_unauthorized();
+        let seen = match self.look().await {
+            Ok(seen) => seen,
+            Err(error) => {
+                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
+                return Ok(Known::Ended(self.end(Outcome::Failed { reason, refused: refused(&error) })?));
+            }
+        };
+        let planned = Found {
+            digest: operation.digest.clone(),
+            pending: operation.pending_sha256.clone(),
+            ..Found::default()
+        };
+        let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
+        if let Err(reason) = before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected) {
+            return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+        }
+        let Some(seen) = seen else {
+            return Ok(Known::Ended(
+                self.end(Outcome::Stale { reason: format!("{} is gone", operation.uid) })?,
+            ));
+        };
+        let Some(guest) = run.desired.guests.get(&operation.uid) else {
+            let reason = format!("{}: nobody desires it any more: plan again", operation.uid);
+            return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+        };
+        let found = Found { rest: Some(seen.rest(request)), ..seen.found() };
+        let form = match request.form(found.digest.as_deref(), guest, Some(&seen.guest), run.secrets) {
+            Ok(form) => form,
+            Err(error) => {
+                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
+                return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+            }
+        };
+        // If the answer gets lost, the task that is there then and not now is this call's.
+        let others = match self.tasks((run.clock)()).await {
+            Ok(others) => others.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
+                let outcome = Outcome::Failed { reason, refused: refused(&error) };
+                return Ok(Known::Ended(self.end(outcome)?));
+            }
+        };
+        if let Err(stop) = run.fence.may_send().await {
+            return Ok(Known::Ended(End::Stopped(stop)));
+        }
+        let began = (run.clock)();
+        run.note(Event::Intent {
+            call: at,
+            uid: operation.uid.clone(),
+            vmid: operation.vmid,
+            node: operation.node.clone(),
+            request: format!("{} {}", request.method, request.path),
+            keys: form.keys().cloned().collect(),
+            others,
+            before: found.clone(),
+        })?;
+        run.state().touched.insert(at.op);
+        let path = request.api_path(operation.action.as_str());
+        let pairs: Vec<(&str, &str)> = form.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let answer = match request.method {
+            Method::Put => run.client.put_task(&path, &pairs).await,
+            Method::Post => run.client.post_task(&path, &pairs).await,
+            Method::Delete => run.client.delete_task(&path, &pairs).await,
+        };
+        let hidden = self.hidden(&form);
+        match answer {
+            Ok(upid) => {
+                self.dispatched(upid.as_ref())?;
+                match upid {
+                    Some(upid) => self.followed(&found, &upid, &hidden).await,
+                    None => self.conclude(&found, Said::Done, &hidden).await,
+                }
+            }
+            Err(error) if error.outcome_unknown() => {
+                self.find_out(began, &found, &redacted(&error.to_string(), &hidden), false).await
+            }
+            Err(error) => self.conclude(&found, Said::Refused(error), &hidden).await,
+        }
+    }
+
+    /// PVE has answered.
+    fn dispatched(&self, upid: Option<&Upid>) -> Result<(), LinesError> {
+        let upid = upid.map(ToString::to_string);
+        self.run.note(Event::Dispatched { call: self.at, upid: upid.clone() })?;
+        let mut state = self.run.state();
+        state.touched.insert(self.at.op);
+        state.upids.entry(self.at.op).or_default().extend(upid.clone());
+        drop(state);
+        self.run.progress.tell(&Happened::Sent {
+            operation: self.operation.number,
+            request: format!("{} {}", self.request.method, self.request.path),
+            upid: upid.as_deref(),
+        });
+        Ok(())
+    }
+
+    /// Follows a task to its end.
+    async fn followed(
+        &self,
+        before: &Found,
+        upid: &Upid,
+        hidden: &BTreeMap<String, String>,
+    ) -> Result<Known, LinesError> {
+        match self.run.client.follow(upid).await {
+            Ok(end) => {
+                let exit = redacted(&end.exit, hidden);
+                self.run.note(Event::TaskDone { call: self.at, exit })?;
+                if end.warned() {
+                    let text = redacted(&end.log.join("; "), hidden);
+                    tracing::warn!(
+                        "{} (guest {}): {}: {text}",
+                        self.operation.uid,
+                        self.operation.vmid,
+                        end.exit
+                    );
+                }
+                self.conclude(before, Said::Task(end), hidden).await
+            }
+            // The guest tells what the task does not.
+            Err(error) => match self.shown().await {
+                Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(before, waiting, &seen),
+                _ => self.unknown(format!("its task {upid} can't be followed: {error}")),
+            },
+        }
+    }
+
+    /// Settles a call to which PVE has said something.
+    async fn conclude(
+        &self,
+        before: &Found,
+        said: Said,
+        hidden: &BTreeMap<String, String>,
+    ) -> Result<Known, LinesError> {
+        let Self { run, at, operation, .. } = *self;
+        if said.is_busy() {
+            let reason = redacted(&said.text(), hidden);
+            run.progress.tell(&Happened::Busy { operation: operation.number, reason: &reason });
+            run.note(Event::Busy { call: at, reason })?;
+            return Ok(Known::MayBeSent);
+        }
+        let mut looks = 0;
+        let (after, seen) = loop {
+            looks += 1;
+            match self.shown().await {
+                Ok((After::Holds { waiting, blind }, seen)) => {
+                    // What can't be read back counts as done only where PVE said so.
+                    if !blind || said.is_good() {
+                        if !said.is_good() {
+                            tracing::warn!(
+                                "{} (guest {}): it is as it was meant, although {}",
+                                operation.uid,
+                                operation.vmid,
+                                redacted(&said.text(), hidden)
+                            );
+                        }
+                        return self.verified(before, waiting, &seen);
+                    }
+                    break (Vec::new(), Some(seen));
+                }
+                Ok((After::Not(_), _)) if said.is_good() && looks < run.patience.looks => {
+                    tokio::time::sleep(run.patience.between).await;
+                }
+                Ok((After::Not(fields), seen)) => break (fields, Some(seen)),
+                Err(why) => {
+                    return self.unknown(format!(
+                        "{}, and the guest can't be looked at: {why}",
+                        redacted(&said.text(), hidden)
+                    ));
+                }
+            }
+        };
+        let mut reason =
+            format!("{} (guest {}): {}", operation.uid, operation.vmid, redacted(&said.text(), hidden));
+        if let Said::Task(end) = &said
+            && !end.success
+        {
+            let log: Vec<&String> = end.log.iter().filter(|line| !line.starts_with("update ")).collect();
+            if let Some(last) = log.last().filter(|last| !last.contains(&end.exit)) {
+                reason.push_str(&format!(" ({})", redacted(last, hidden)));
+            }
+        }
+        if said.is_good() {
+            reason.push_str(&format!(", and it is not as it was meant: {}", after.join(", ")));
+        }
+        if let Some(seen) = &seen {
+            reason.push_str(&self.taken_back(before, seen).await?);
+        }
+        let (refused, conflict) = match &said {
+            Said::Refused(error) => (
+                error.is_forbidden() || error.is_unauthorized(),
+                error.class() == Some(FailureClass::Conflict),
+            ),
+            _ => (false, false),
+        };
+        if conflict {
+            reason.push_str("; somebody changed its configuration since: plan again");
+            return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+        }
+        Ok(Known::Ended(self.end(Outcome::Failed { reason, refused })?))
+    }
+
+    /// After a call without an answer: what became of it? `resumed`: the process that sent it is gone.
+    async fn find_out(
+        &self,
+        began: i64,
+        before: &Found,
+        why: &str,
+        resumed: bool,
+    ) -> Result<Known, LinesError> {
+        let Self { run, at, operation, request } = *self;
+        let guarded = request.with_digest && before.digest.is_some();
+        let looks = if resumed && guarded { 1 } else { run.patience.looks };
+        let mut last = String::new();
+        for number in 0..looks {
+            if number > 0 {
+                tokio::time::sleep(run.patience.between).await;
+            }
+            match self.lost_task(began).await {
+                Ok(Some(upid)) => {
+                    self.dispatched(Some(&upid))?;
+                    return self.followed(before, &upid, &BTreeMap::new()).await;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    last = format!("its tasks can't be listed: {error}");
+                    continue;
+                }
+            }
+            match self.shown().await {
+                Ok((after, seen)) => {
+                    let unchanged = same(before, &seen.found());
+                    match after {
+                        After::Holds { waiting, blind } if !blind || !unchanged => {
+                            return self.verified(before, waiting, &seen);
+                        }
+                        _ if unchanged => last = "the guest is unchanged so far".to_owned(),
+                        _ => last = "the guest was changed, and not into what was sent".to_owned(),
+                    }
+                    // Of two calls with this digest PVE takes one at most, so that sending it now does nothing twice.
+                    if unchanged && resumed && guarded {
+                        run.note(Event::NotDone { call: at })?;
+                        return Ok(Known::MayBeSent);
+                    }
+                }
+                Err(error) => last = error,
+            }
+        }
+        self.unknown(format!("{} (guest {}): {why}; {last}", operation.uid, operation.vmid))
+    }
+
+    /// The task that this call may have started and that nobody knows of yet.
+    async fn lost_task(&self, began: i64) -> Result<Option<Upid>, ApiError> {
+        let known = self.run.state().journal.record().upids.clone();
+        let tasks = self.tasks(began).await?;
+        Ok(tasks.into_iter().rfind(|upid| !known.contains(&upid.to_string())))
+    }
+
+    /// Tasks of ours of the kind that this call starts, from about `began` on.
+    async fn tasks(&self, began: i64) -> Result<Vec<Upid>, ApiError> {
+        let Self { run, operation, request, .. } = *self;
+        let kinds = task_kinds(request, operation.kind == GuestType::Lxc);
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let since = Some(began - CLOCK_SKEW);
+        let filter = TaskFilter { vmid: Some(operation.vmid), since, ..TaskFilter::default() };
+        let rows = run.client.find_tasks(&operation.node, &filter).await?;
+        let account = run.client.account();
+        let ours = |upid: &Upid| kinds.contains(&upid.worker_type) && upid.account() == account;
+        Ok(rows.into_iter().map(|row| row.upid).filter(ours).collect())
+    }
+
+    async fn look(&self) -> Result<Option<Look>, ApiError> {
+        let Operation { kind, node, vmid, .. } = self.operation;
+        look(self.run.client, *kind, node, *vmid).await
+    }
+
+    /// What the guest shows of the call.
+    async fn shown(&self) -> Result<(After, Look), String> {
+        match self.look().await {
+            Ok(Some(seen)) => {
+                if self.operation.fingerprint.is_some()
+                    && seen.guest.fingerprint() != self.operation.fingerprint
+                {
+                    return Err("identity conflict: another guest has this number now".to_owned());
+                }
+                Ok((after(self.operation, self.request, &seen, self.run.style), seen))
+            }
+            Ok(None) => Err("it is not there any more".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Takes back what a failed call has left waiting, and tells what of it stays.
+    async fn taken_back(&self, before: &Found, seen: &Look) -> Result<String, LinesError> {
+        let Self { run, at, operation, request } = *self;
+        if operation.kind != GuestType::Qemu || !request.path.ends_with("/config") {
+            return Ok(String::new());
+        }
+        let keys = to_revert(request, &before.waiting, seen);
+        if keys.is_empty() {
+            return Ok(String::new());
+        }
+        let told = format!("; {} now waits for its restart", keys.join(", "));
+        if run.fence.may_send().await.is_err() {
+            return Ok(told);
+        }
+        run.note(Event::Revert { call: at, keys: keys.clone() })?;
+        let digest = seen.found().digest.unwrap_or_default();
+        let joined = keys.join(",");
+        let form = [("revert", joined.as_str()), ("digest", digest.as_str())];
+        let reverted = run.client.put_qemu_config(&operation.node, operation.vmid, &form).await;
+        // Whatever was said: the guest tells.
+        match self.look().await {
+            Ok(Some(now)) if keys.iter().all(|key| !now.pending.contains_key(key)) => {
+                Ok(format!("; {joined}, which had been left waiting, was taken back"))
+            }
+            _ => {
+                if let Err(error) = reverted {
+                    tracing::warn!("{}: {error}", operation.uid);
+                }
+                Ok(told)
+            }
+        }
+    }
+
+    fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
+        let mut found = seen.found();
+        let restarts = self.request.path.contains("/status/");
+        if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
+            tracing::warn!(
+                "{} (guest {}): somebody else has changed it at the same time",
+                self.operation.uid,
+                self.operation.vmid
+            );
+            // No digest is like this one: what comes next of this guest needs another plan.
+            found.digest = Some(FOREIGN.to_owned());
+        }
+        self.run.note(Event::Verified { call: self.at, waiting: waiting.clone(), after: found.clone() })?;
+        let mut state = self.run.state();
+        state.touched.insert(self.at.op);
+        state.last.insert(self.operation.vmid, found);
+        drop(state);
+        Ok(Known::Ended(End::Verified { waiting }))
+    }
+
+    fn unknown(&self, reason: String) -> Result<Known, LinesError> {
+        self.run.note(Event::Unknown { call: self.at, reason: reason.clone() })?;
+        self.run.state().touched.insert(self.at.op);
+        Ok(Known::Ended(End::Other(Outcome::Unknown { reason })))
+    }
+
+    fn end(&self, outcome: Outcome) -> Result<End, LinesError> {
+        let reason = outcome.reason().unwrap_or_default().to_owned();
+        self.run.note(Event::Failed { call: self.at, reason })?;
+        self.run.state().touched.insert(self.at.op);
+        Ok(End::Other(outcome))
+    }
+
+    /// What is sent and must not be told.
+    fn hidden(&self, form: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let secret = |key: &String| !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_)));
+        form.iter().filter(|(key, _)| secret(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+/// Digest and pending changes are the same.
+fn same(one: &Found, other: &Found) -> bool {
+    one.digest == other.digest && one.pending == other.pending
+}
+
+/// A foreign text without what must not be told: PVE repeats values in some of its messages.
+fn redacted(text: &str, hidden: &BTreeMap<String, String>) -> String {
+    let mut text = text.to_owned();
+    for (key, value) in hidden.iter().filter(|(_, value)| !value.is_empty()) {
+        text = text.replace(value, &format!("({key})"));
+    }
+    text
+}

@@ -1,0 +1,464 @@
+//! What must hold before a call, and what must hold after it. Pure.
+//!
+//! Whether a call has done its work is read off the guest, never off the task: a task can fail after its work was done, and end well
+//! without it.
+
+use std::collections::BTreeMap;
+
+use pve_client::Size;
+use pvegraph_inventory::ClusterId;
+use sha2::{Digest, Sha256};
+
+use super::limits::allocated;
+use super::look::Look;
+use crate::canonical::{Canonical, TagStyle, canonical, hex, is_disk};
+use crate::journal::Found;
+use crate::plan::{Action, FormValue, Method, Operation, Request};
+
+/// Why a call must not be sent: the field, and the mend.
+pub type Stale = String;
+
+/// Says whether the call may be sent to this guest. `expected`: digest and pending changes, the plan's before the first call of a
+/// guest, later those after our own call before.
+///
+/// # Errors
+/// It may not.
+pub fn before(
+    cluster: &ClusterId,
+    operation: &Operation,
+    call: usize,
+    look: Option<&Look>,
+    expected: &Found,
+) -> Result<(), Stale> {
+    let Operation { uid, vmid, node, .. } = operation;
+    let refuse = |field: &str, text: &str| Err(format!("{uid} (guest {vmid}): `{field}`: {text}"));
+    let Some(look) = look else {
+        return refuse("node", &format!("it is not on {node} any more, or gone: plan again"));
+    };
+    let fingerprint = look.guest.fingerprint();
+    if operation.fingerprint.is_some() && fingerprint != operation.fingerprint {
+        return refuse(
+            "identity",
+            "identity conflict: another guest has this number now: look at it, and plan again",
+        );
+    }
+    // A call before this one, of this very operation, may have put it on.
+    let marks = operation.action == Action::Mark || operation.action == Action::Create;
+    if !marks && !look.guest.is_marked(cluster, uid) {
+        return refuse(
+            "marker",
+            "identity conflict: its marker is gone (tag, last line of the description): plan again",
+        );
+    }
+    if let Some(lock) = look.lock() {
+        return refuse(
+            "lock",
+            &format!("Proxmox VE has it locked ({lock}): wait for that to end, and plan again"),
+        );
+    }
+    let found = look.found();
+    if expected.digest.is_some() && found.digest != expected.digest {
+        return refuse("digest", "somebody changed its configuration since: plan again");
+    }
+    if expected.pending.is_some() && found.pending != expected.pending {
+        return refuse("pending", "what waits for its restart was changed since: plan again");
+    }
+    let request = operation.requests.get(call);
+    if look.ha_managed && request.is_some_and(|request| power(request).is_some()) {
+        return refuse("ha", "high availability manages it, which would undo this: set its HA state");
+    }
+    Ok(())
+}
+
+/// What became of a call, as the guest shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// The guest is as the call wants it. These options wait for its next start.
+    Holds {
+        /// Options that wait.
+        waiting: Vec<String>,
+        /// Something of it can't be read back, a password for example.
+        blind: bool,
+    },
+    /// It is not: these options are otherwise.
+    Not(Vec<String>),
+}
+
+/// The last part of a path that changes power: `start`, `stop`, `shutdown`, `reboot`.
+fn power(request: &Request) -> Option<&str> {
+    let (before, action) = request.path.rsplit_once('/')?;
+    (request.method == Method::Post && before.ends_with("/status")).then_some(action)
+}
+
+/// The state that high availability is asked for.
+fn ha_state(request: &Request) -> Option<&'static str> {
+    let resource = request.path.strip_prefix("/cluster/ha/resources/")?;
+    let asked = match request.set.get("state") {
+        Some(FormValue::Plain(state)) if request.method == Method::Put && !resource.is_empty() => {
+            state.as_str()
+        }
+        _ => return None,
+    };
+    match asked {
+        "started" => Some("running"),
+        "stopped" => Some("stopped"),
+        _ => None,
+    }
+}
+
+/// What kind of thing a call is.
+fn last_part(request: &Request) -> &str {
+    request.path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether this program knows how to tell that such a call was done.
+pub fn is_known(request: &Request) -> bool {
+    matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
+        || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
+        || ha_state(request).is_some()
+}
+
+/// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
+pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
+    let of = |word: &str| if lxc { format!("vz{word}") } else { format!("qm{word}") };
+    match (power(request), last_part(request), request.method) {
+        (Some(word @ ("start" | "stop")), ..) => vec![of(word), format!("ha{word}")],
+        (Some("shutdown"), ..) => vec![of("shutdown"), "hastop".to_owned()],
+        (Some(word), ..) => vec![of(word)],
+        (None, "config", Method::Post) => vec![of("config")],
+        (None, "resize", _) => vec!["resize".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the guest is as the call wants it.
+pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    if let Some(action) = power(request) {
+        return match action {
+            "start" => state(look, "running"),
+            "stop" | "shutdown" => state(look, "stopped"),
+            // What waited is in force after it.
+            _ => match restarted(operation, look) {
+                After::Holds { .. } => state(look, "running"),
+                not => not,
+            },
+        };
+    }
+    if let Some(wanted) = ha_state(request) {
+        return state(look, wanted);
+    }
+    match last_part(request) {
+        "resize" => resized(operation, request, look, style),
+        "config" => configured(operation, request, look, style),
+        other => After::Not(vec![other.to_owned()]),
+    }
+}
+
+fn state(look: &Look, wanted: &str) -> After {
+    if look.guest.status == wanted {
+        After::Holds { waiting: Vec::new(), blind: false }
+    } else {
+        After::Not(vec!["state".to_owned()])
+    }
+}
+
+fn restarted(operation: &Operation, look: &Look) -> After {
+    let key = |field: &String| field.split('.').next().unwrap_or_default().to_owned();
+    let waiting: Vec<String> =
+        operation.fields.iter().map(key).filter(|key| look.pending.contains_key(key)).collect();
+    if waiting.is_empty() { After::Holds { waiting, blind: false } } else { After::Not(waiting) }
+}
+
+fn resized(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    let plain = |name: &str| match request.set.get(name) {
+        Some(FormValue::Plain(text)) => text.as_str(),
+        _ => "",
+    };
+    let disk = plain("disk");
+    let has = match look.guest.config.get(disk).map(|text| canonical(operation.kind, disk, text, style)) {
+        Some(Canonical::Map(map)) => map.get("size").cloned(),
+        _ => None,
+    };
+    let wanted = plain("size").parse::<Size>().ok().map(|size| Canonical::Bytes(size.bytes()));
+    if wanted.is_some() && has == wanted {
+        After::Holds { waiting: Vec::new(), blind: false }
+    } else {
+        After::Not(vec![format!("{disk}.size")])
+    }
+}
+
+fn configured(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    let (mut waiting, mut not, mut blind) = (Vec::new(), Vec::new(), false);
+    for (key, value) in &request.set {
+        let now = look.guest.config.get(key);
+        let matches = |text: Option<&String>| matches(operation, key, value, text, style);
+        if let FormValue::Secret { .. } = value {
+            blind = true;
+        }
+        match look.pending.get(key) {
+            Some(coming) if matches(coming.as_ref()) => waiting.push(key.clone()),
+            Some(_) => not.push(key.clone()),
+            None if matches(now) => {}
+            None => not.push(key.clone()),
+        }
+    }
+    for key in &request.delete {
+        match (look.pending.get(key), look.guest.config.contains_key(key)) {
+            (Some(None), _) => waiting.push(key.clone()),
+            (None, false) => {}
+            _ => not.push(key.clone()),
+        }
+    }
+    if not.is_empty() { After::Holds { waiting, blind } } else { After::Not(not) }
+}
+
+/// Whether the guest's text of an option is what was sent.
+fn matches(
+    operation: &Operation,
+    key: &str,
+    sent: &FormValue,
+    has: Option<&String>,
+    style: TagStyle,
+) -> bool {
+    let kind = operation.kind;
+    match sent {
+        // Nobody can read it back.
+        FormValue::Secret { .. } => has.is_some(),
+        FormValue::Hidden(hidden) => {
+            let text = has.map(String::as_str).unwrap_or_default();
+            let cut = text.trim_end_matches('\n');
+            // A container's description comes back with a line feed at its end.
+            [text, cut, &format!("{cut}\n")]
+                .iter()
+                .any(|text| hex(&Sha256::digest(text.as_bytes())) == hidden.sha256)
+        }
+        FormValue::Plain(sent) => {
+            let Some(has) = has else { return sent.trim().is_empty() };
+            let has = canonical(kind, key, has, style);
+            if let Some((storage, size)) = allocated(sent).filter(|_| is_disk(kind, key)) {
+                return made(operation, key, (storage, size, sent), &has, style);
+            }
+            match (canonical(kind, key, sent, style), &has) {
+                // PVE adds what nobody wrote: a hardware address, a size.
+                (Canonical::Map(sent), Canonical::Map(has)) => {
+                    sent.iter().all(|(sub, value)| has.get(sub) == Some(value))
+                }
+                (sent, has) => sent == *has,
+            }
+        }
+    }
+}
+
+/// Whether a volume was made as it was asked for: its name is PVE's.
+fn made(
+    operation: &Operation,
+    key: &str,
+    (storage, size, sent): (&str, &str, &str),
+    has: &Canonical,
+    style: TagStyle,
+) -> bool {
+    let Canonical::Map(has) = has else { return false };
+    let volume = has.get("volume").map(ToString::to_string).unwrap_or_default();
+    let gib = size.parse::<f64>().unwrap_or_default();
+    let bytes = (gib * f64::from(1 << 30)).round();
+    let size = matches!(has.get("size"), Some(Canonical::Bytes(has)) if (*has as f64 - bytes).abs() < 1.0);
+    let options = match sent.split_once(',') {
+        Some((_, options)) => match canonical(operation.kind, key, options, style) {
+            Canonical::Map(map) => map,
+            _ => BTreeMap::new(),
+        },
+        None => BTreeMap::new(),
+    };
+    volume.starts_with(&format!("{storage}:"))
+        && size
+        && options.iter().all(|(sub, value)| has.get(sub) == Some(value))
+}
+
+/// The options that a failed call has left waiting and that did not wait before: these alone are taken back.
+pub fn to_revert(request: &Request, waited_before: &[String], look: &Look) -> Vec<String> {
+    let ours = request.set.keys().chain(&request.delete);
+    ours.filter(|key| look.pending.contains_key(*key) && !waited_before.contains(key)).cloned().collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use pvegraph_inventory::GuestType;
+
+    use super::*;
+    use crate::document::SecretRef;
+    use crate::live::LiveGuest;
+    use crate::plan::{Effect, Hidden, Origin, pending_sha256};
+
+    const UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+    fn seen(config: &[(&str, &str)], pending: &[(&str, Option<&str>)]) -> Look {
+        let own = |text: &str| text.to_owned();
+        let mut guest = LiveGuest {
+            vmid: 100,
+            kind: GuestType::Qemu,
+            node: own("pve1"),
+            status: own("running"),
+            pool: None,
+            ha: None,
+            config: config.iter().map(|(key, value)| (own(key), own(value))).collect(),
+        };
+        guest.config.insert(own("smbios1"), format!("uuid={UUID}"));
+        guest.config.entry(own("tags")).or_insert(own("pvegraph"));
+        guest.config.entry(own("description")).or_insert(own("[pvegraph:rig/web]"));
+        guest.config.entry(own("digest")).or_insert(own("d1"));
+        let pending = pending.iter().map(|(key, value)| (own(key), value.map(own))).collect();
+        Look { guest, pending, ha_managed: false }
+    }
+
+    fn operation(request: &Request) -> Operation {
+        Operation {
+            number: 1,
+            after: BTreeSet::new(),
+            uid: "web".to_owned(),
+            vmid: 100,
+            kind: GuestType::Qemu,
+            node: "pve1".to_owned(),
+            action: Action::Configure,
+            effect: Effect::Hot,
+            reversible: true,
+            fields: vec!["cores".to_owned()],
+            reasons: Vec::new(),
+            affects: BTreeSet::new(),
+            blast: 1,
+            fingerprint: Some(UUID.to_owned()),
+            digest: Some("d1".to_owned()),
+            pending_sha256: None,
+            requests: vec![request.clone()],
+        }
+    }
+
+    fn config(key: &str, value: &str) -> Request {
+        Request::new(Method::Put, "/nodes/pve1/qemu/100/config").with(key, value).guarded()
+    }
+
+    fn after_of(request: &Request, look: &Look) -> After {
+        after(&operation(request), request, look, TagStyle::default())
+    }
+
+    fn holds(waiting: &[&str]) -> After {
+        After::Holds { waiting: waiting.iter().map(|key| (*key).to_owned()).collect(), blind: false }
+    }
+
+    #[test]
+    fn what_pve_adds_or_spells_otherwise_is_no_difference() {
+        for (key, sent, has) in [
+            ("tags", "b;a", "a;b"),
+            ("onboot", "1", "1"),
+            ("net0", "virtio,bridge=vmbr0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("scsi0", "lvm:vm-100-disk-0,discard=on", "lvm:vm-100-disk-0,discard=on,size=8G"),
+            ("scsi1", "lvm:1.5,iothread=1", "lvm:vm-100-disk-1,iothread=1,size=1536M"),
+            ("ide2", "none,media=cdrom", "none,media=cdrom"),
+        ] {
+            assert_eq!(after_of(&config(key, sent), &seen(&[(key, has)], &[])), holds(&[]), "{key}={sent}");
+        }
+        for (key, sent, has) in [
+            ("tags", "b;a", "a"),
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0", "virtio=BC:24:11:00:00:02,bridge=vmbr0"),
+            ("net0", "virtio,bridge=vmbr0,tag=5", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("scsi1", "lvm:2", "zfs:vm-100-disk-1,size=2G"),
+            ("scsi1", "lvm:2", "lvm:vm-100-disk-1,size=1G"),
+            ("scsi1", "lvm:2,iothread=1", "lvm:vm-100-disk-1,size=2G"),
+        ] {
+            let not = After::Not(vec![key.to_owned()]);
+            assert_eq!(after_of(&config(key, sent), &seen(&[(key, has)], &[])), not, "{key}={sent}");
+        }
+        assert_eq!(after_of(&config("cores", "4"), &seen(&[], &[])), After::Not(vec!["cores".to_owned()]));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_done_and_told() {
+        let request = config("cores", "4");
+        assert_eq!(after_of(&request, &seen(&[("cores", "2")], &[("cores", Some("4"))])), holds(&["cores"]));
+        let other = seen(&[("cores", "4")], &[("cores", Some("8"))]);
+        assert_eq!(after_of(&request, &other), After::Not(vec!["cores".to_owned()]));
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        request.delete.insert("balloon".to_owned());
+        assert_eq!(after_of(&request, &seen(&[], &[])), holds(&[]));
+        assert_eq!(after_of(&request, &seen(&[("balloon", "1")], &[("balloon", None)])), holds(&["balloon"]));
+        assert!(matches!(after_of(&request, &seen(&[("balloon", "1")], &[])), After::Not(_)));
+        let reboot = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/reboot");
+        assert_eq!(after_of(&reboot, &seen(&[("cores", "4")], &[])), holds(&[]));
+        assert!(matches!(after_of(&reboot, &seen(&[], &[("cores", Some("4"))])), After::Not(_)));
+    }
+
+    #[test]
+    fn texts_are_compared_by_their_hash_and_secrets_can_not_be() {
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        let text = Hidden::new(Origin::Desired, "hunter2", Some("[pvegraph:rig/web]".to_owned()));
+        request.set.insert("description".to_owned(), FormValue::Hidden(text));
+        for has in ["hunter2\n\n[pvegraph:rig/web]", "hunter2\n\n[pvegraph:rig/web]\n"] {
+            assert_eq!(after_of(&request, &seen(&[("description", has)], &[])), holds(&[]), "{has:?}");
+        }
+        assert!(matches!(after_of(&request, &seen(&[("description", "hunter")], &[])), After::Not(_)));
+        let mut request = Request::new(Method::Put, "/nodes/pve1/qemu/100/config");
+        request
+            .set
+            .insert("cipassword".to_owned(), FormValue::Secret { secret: SecretRef::Env("X".to_owned()) });
+        let blind = After::Holds { waiting: Vec::new(), blind: true };
+        assert_eq!(after_of(&request, &seen(&[("cipassword", "**********")], &[])), blind);
+    }
+
+    #[test]
+    fn a_volume_has_the_size_and_a_guest_the_state() {
+        let grow =
+            Request::new(Method::Put, "/nodes/pve1/qemu/100/resize").with("disk", "scsi0").with("size", "2G");
+        assert_eq!(after_of(&grow, &seen(&[("scsi0", "lvm:vm-100-disk-0,size=2048M")], &[])), holds(&[]));
+        assert!(matches!(
+            after_of(&grow, &seen(&[("scsi0", "lvm:vm-100-disk-0,size=1G")], &[])),
+            After::Not(_)
+        ));
+        let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
+        assert_eq!(after_of(&start, &seen(&[], &[])), holds(&[]));
+        let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
+        assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
+        let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
+        assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
+        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+    }
+
+    #[test]
+    fn each_thing_that_changed_is_a_reason_not_to_send() {
+        let request = config("cores", "4");
+        let pending = Some(pending_sha256(&BTreeMap::new()));
+        let expected = Found { digest: Some("d1".to_owned()), pending, ..Found::default() };
+        let cluster = "rig".parse().unwrap();
+        let told = |look: Option<&Look>| before(&cluster, &operation(&request), 0, look, &expected);
+        assert_eq!(told(Some(&seen(&[], &[]))), Ok(()));
+        assert!(told(None).unwrap_err().contains("`node`"));
+        for (look, field) in [
+            (seen(&[("digest", "d2")], &[]), "digest"),
+            (seen(&[("lock", "backup")], &[]), "lock"),
+            (seen(&[("tags", "x")], &[]), "marker"),
+            (seen(&[("description", "[pvegraph:rig/other]")], &[]), "marker"),
+            (seen(&[], &[("cores", Some("9"))]), "pending"),
+        ] {
+            let error = told(Some(&look)).unwrap_err();
+            assert!(error.contains("web (guest 100)") && error.contains(&format!("`{field}`")), "{error}");
+        }
+        let mut other = seen(&[], &[]);
+        other
+            .guest
+            .config
+            .insert("smbios1".to_owned(), "uuid=99999999-2222-3333-4444-555555555555".to_owned());
+        assert!(told(Some(&other)).unwrap_err().contains("identity conflict"));
+        let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
+        let managed = Look { ha_managed: true, ..seen(&[], &[]) };
+        let error = before(&cluster, &operation(&start), 0, Some(&managed), &expected).unwrap_err();
+        assert!(error.contains("`ha`"), "{error}");
+    }
+
+    #[test]
+    fn only_what_this_call_left_waiting_is_taken_back() {
+        let request = config("cores", "4").with("memory", "4096");
+        let look = seen(&[], &[("cores", Some("4")), ("memory", Some("4096")), ("bios", Some("ovmf"))]);
+        assert_eq!(to_revert(&request, &["memory".to_owned()], &look), ["cores"]);
+    }
+}

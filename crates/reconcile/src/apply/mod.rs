@@ -1,0 +1,407 @@
+//! Applying a plan: its operations in their order, as many at once as may be, each looked at before and after.
+//!
+//! # Guarantees
+//! - Nothing is sent before its intent is on the disk, and nothing that may have been sent is sent again, unless it is proven that nothing
+//!   came of it and the call carries the digest that lets only one of two be taken.
+//! - Just before each call the lease is asked for, and the guest is looked at: identity, marker, lock, digest, pending changes.
+//! - A call is done when the guest shows it, whatever its task said.
+//! - A run that was cut off anywhere is gone on with from its journal.
+//!
+//! A further kind of operation needs its calls in [`crate::plan`], what shows that they are done in `conditions`, and what it
+//! holds meanwhile in `limits`; the rest is the same for all.
+
+mod call;
+mod conditions;
+mod fence;
+mod files;
+mod limits;
+mod look;
+mod outcome;
+mod privileges;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use pve_client::PveClient;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use conditions::is_known;
+pub use fence::{Fence, Stop};
+pub use files::Files;
+pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
+pub use look::{Look, look};
+pub use outcome::{Ended, Outcome};
+pub use privileges::{Needed, missing, needed};
+
+use crate::audit::Audit;
+use crate::canonical::TagStyle;
+use crate::desired::Desired;
+use crate::document::SecretRef;
+use crate::journal::{Call, Event, Found, Journal, Reached};
+use crate::lines::LinesError;
+use crate::plan::{Operation, Plan};
+
+/// Tells epoch seconds.
+pub type Clock<'a> = &'a (dyn Fn() -> i64 + Send + Sync);
+
+/// Reads a secret.
+pub type Secrets<'a> = &'a (dyn Fn(&SecretRef) -> Result<String, String> + Send + Sync);
+
+/// Something that happens in a run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happened<'a> {
+    /// An operation begins.
+    Begins {
+        /// Its number.
+        operation: usize,
+        /// The desired guest.
+        uid: &'a str,
+        /// Its number.
+        vmid: i64,
+        /// What is done.
+        action: &'a str,
+    },
+    /// A call was answered.
+    Sent {
+        /// The operation's number.
+        operation: usize,
+        /// The call: verb and path.
+        request: String,
+        /// The task that it started.
+        upid: Option<&'a str>,
+    },
+    /// PVE is busy; the call is sent again after a while.
+    Busy {
+        /// The operation's number.
+        operation: usize,
+        /// What PVE says.
+        reason: &'a str,
+    },
+    /// An operation has ended.
+    Ends {
+        /// Its number.
+        operation: usize,
+        /// The desired guest.
+        uid: &'a str,
+        /// Its number.
+        vmid: i64,
+        /// What was done.
+        action: &'a str,
+        /// What came of it.
+        #[serde(flatten)]
+        outcome: &'a Outcome,
+    },
+}
+
+/// Is told what happens.
+pub trait Progress: Sync {
+    /// Something happens now.
+    fn tell(&self, event: &Happened<'_>);
+}
+
+/// How long things are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a call is sent again that PVE was too busy for.
+    pub retries: u32,
+    /// The wait before the first of them; each next one is twice as long.
+    pub backoff: Duration,
+    /// How often a guest is looked at until it shows what was done, or is taken for unchanged.
+    pub looks: u32,
+    /// The wait between two looks.
+    pub between: Duration,
+}
+
+impl Default for Patience {
+    /// PVE waits ten seconds for a guest's lock itself; HA's states lag by up to ten.
+    fn default() -> Self {
+        Self { retries: 5, backoff: Duration::from_secs(1), looks: 6, between: Duration::from_secs(2) }
+    }
+}
+
+/// Who applies, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The account at PVE, and the user and host of the process.
+    pub actor: String,
+    /// Who approved the plan.
+    pub approver: String,
+}
+
+/// What a run works with.
+pub struct Run<'a> {
+    client: &'a PveClient,
+    plan: &'a Plan,
+    desired: &'a Desired,
+    style: TagStyle,
+    storages: BTreeMap<(i64, String), String>,
+    fence: &'a Fence<'a>,
+    progress: &'a dyn Progress,
+    secrets: Secrets<'a>,
+    clock: Clock<'a>,
+    patience: Patience,
+    who: Who,
+    state: Mutex<State>,
+}
+
+struct State {
+    journal: Journal,
+    audit: Audit,
+    /// What each guest was like after our last call.
+    last: BTreeMap<i64, Found>,
+    /// The tasks of each operation.
+    upids: BTreeMap<usize, Vec<String>>,
+    /// Operations of which something new became known.
+    touched: std::collections::BTreeSet<usize>,
+}
+
+/// What a run is made of.
+pub struct Setup<'a> {
+    /// The cluster.
+    pub client: &'a PveClient,
+    /// What is done.
+    pub plan: &'a Plan,
+    /// What is desired, of the plan's generation.
+    pub desired: &'a Desired,
+    /// How tags are spelled there.
+    pub style: TagStyle,
+    /// The storages of guests' disks, by number and key, where they are known.
+    pub storages: BTreeMap<(i64, String), String>,
+    /// The lease.
+    pub fence: &'a Fence<'a>,
+    /// Is told what happens.
+    pub progress: &'a dyn Progress,
+    /// Reads secrets.
+    pub secrets: Secrets<'a>,
+    /// Tells the time.
+    pub clock: Clock<'a>,
+    /// How long things are waited for.
+    pub patience: Patience,
+    /// Who applies.
+    pub who: Who,
+    /// The run's journal, begun.
+    pub journal: Journal,
+    /// The audit log.
+    pub audit: Audit,
+}
+
+impl<'a> Run<'a> {
+    /// A run that begins, or goes on where its journal ends.
+    pub fn new(setup: Setup<'a>) -> Self {
+        let Setup {
+            client,
+            plan,
+            desired,
+            style,
+            storages,
+            fence,
+            progress,
+            secrets,
+            clock,
+            patience,
+            who,
+            journal,
+            audit,
+        } = setup;
+        let mut last = BTreeMap::new();
+        for (call, reached) in &journal.record().calls {
+            if let (Reached::Verified { after, .. }, Some(operation)) =
+                (reached, plan.operations.get(call.op))
+            {
+                last.insert(operation.vmid, after.clone());
+            }
+        }
+        let state = State { journal, audit, last, upids: BTreeMap::new(), touched: Default::default() };
+        let state = Mutex::new(state);
+        Self { client, plan, desired, style, storages, fence, progress, secrets, clock, patience, who, state }
+    }
+
+    /// Does the plan's operations, and answers what came of each, and what stopped the run.
+    ///
+    /// # Errors
+    /// The journal or the audit log can't be written: nothing more is sent then.
+    pub async fn go(&self) -> Result<(Vec<Outcome>, Option<Stop>), LinesError> {
+        let operations = &self.plan.operations;
+        let groups = groups(self.desired);
+        let storage = |vmid: i64, disk: &str| self.storages.get(&(vmid, disk.to_owned())).cloned();
+        let needs: Vec<Needs> =
+            operations.iter().map(|operation| Needs::of(operation, &groups, storage)).collect();
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; operations.len()];
+        let mut begun = vec![false; operations.len()];
+        let mut running = FuturesUnordered::new();
+        let mut active: BTreeMap<usize, &Needs> = BTreeMap::new();
+        let (mut stop, mut broken) = (None, None);
+        loop {
+            for at in 0..operations.len() {
+                let (Some(operation), Some(needs)) = (operations.get(at), needs.get(at)) else { continue };
+                if begun.get(at).copied().unwrap_or(true) {
+                    continue;
+                }
+                let before = || operation.after.iter().map(|number| outcomes.get(number.saturating_sub(1)));
+                let hopeless = before().any(|outcome| {
+                    outcome
+                        .and_then(Option::as_ref)
+                        .is_some_and(|outcome| !matches!(outcome, Outcome::Done { .. }))
+                });
+                let ready = before().all(|outcome| matches!(outcome, Some(Some(Outcome::Done { .. }))));
+                let ended = if hopeless {
+                    Some(Outcome::Skipped)
+                } else if (stop.is_some() || broken.is_some()) && !self.was_begun(at) {
+                    Some(Outcome::NotBegun)
+                } else {
+                    None
+                };
+                if ended.is_some() {
+                    mark(&mut begun, at);
+                    set(&mut outcomes, at, ended);
+                } else if ready && needs.fits(active.values().copied()) {
+                    mark(&mut begun, at);
+                    active.insert(at, needs);
+                    running.push(async move { (at, self.operation(at, operation).await) });
+                }
+            }
+            let Some((at, ended)) = running.next().await else {
+                // Nothing runs, and nothing could be begun: the rest waits for what will not come.
+                if begun.iter().all(|begun| *begun) {
+                    break;
+                }
+                for (at, begun) in begun.iter_mut().enumerate().filter(|(_, begun)| !**begun) {
+                    *begun = true;
+                    set(&mut outcomes, at, Some(Outcome::Skipped));
+                }
+                continue;
+            };
+            active.remove(&at);
+            match ended {
+                Ok((outcome, stopped)) => {
+                    stop = stop.or(stopped);
+                    if let Some(operation) = operations.get(at)
+                        && let Err(error) = self.ended(at, operation, &outcome)
+                    {
+                        broken = broken.or(Some(error));
+                    }
+                    set(&mut outcomes, at, Some(outcome));
+                }
+                Err(error) => {
+                    set(&mut outcomes, at, Some(Outcome::NotBegun));
+                    broken = broken.or(Some(error));
+                }
+            }
+        }
+        match broken {
+            Some(error) => Err(error),
+            None => Ok((outcomes.into_iter().map(|one| one.unwrap_or(Outcome::NotBegun)).collect(), stop)),
+        }
+    }
+
+    /// One operation: its calls, one after the other.
+    async fn operation(
+        &self,
+        at: usize,
+        operation: &Operation,
+    ) -> Result<(Outcome, Option<Stop>), LinesError> {
+        self.progress.tell(&Happened::Begins {
+            operation: operation.number,
+            uid: &operation.uid,
+            vmid: operation.vmid,
+            action: operation.action.as_str(),
+        });
+        let mut waits: Vec<String> = Vec::new();
+        for (number, request) in operation.requests.iter().enumerate() {
+            match self.call(Call { op: at, call: number }, operation, request).await? {
+                call::End::Verified { waiting } => {
+                    // A restart leaves nothing of before waiting.
+                    if request.path.ends_with("/status/reboot") {
+                        waits.clear();
+                    }
+                    waits.extend(waiting);
+                }
+                call::End::Other(outcome) => return Ok((outcome, None)),
+                call::End::Stopped(stop) => return Ok((Outcome::NotBegun, Some(stop))),
+            }
+        }
+        waits.sort();
+        waits.dedup();
+        Ok((Outcome::Done { waiting: waits }, None))
+    }
+
+    /// An operation has ended: it is told, and audited if something new is known of it.
+    fn ended(&self, at: usize, operation: &Operation, outcome: &Outcome) -> Result<(), LinesError> {
+        let Operation { number, uid, vmid, action, .. } = operation;
+        let (number, vmid, action) = (*number, *vmid, action.as_str());
+        self.progress.tell(&Happened::Ends { operation: number, uid, vmid, action, outcome });
+        let upids = {
+            let mut state = self.state();
+            if !state.touched.remove(&at) {
+                return Ok(());
+            }
+            state.upids.remove(&at).unwrap_or_default()
+        };
+        let requests: Vec<String> =
+            operation.requests.iter().map(|request| format!("{} {}", request.method, request.path)).collect();
+        self.audited(json!({
+            "what": "operation", "operation": number, "uid": uid, "vmid": vmid, "action": action,
+            "fields": operation.fields, "requests": requests, "upids": upids, "result": outcome.word(), "reason": outcome.reason(),
+        }))
+    }
+
+    /// Adds an entry to the audit log.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn audited(&self, entry: Value) -> Result<(), LinesError> {
+        let mut whole: Map<String, Value> = entry.as_object().cloned().unwrap_or_default();
+        whole.retain(|_, value| !value.is_null());
+        let mut state = self.state();
+        let run = state.journal.record().run.clone();
+        for (key, value) in [
+            ("run", json!(run)),
+            ("plan", json!(self.plan.sha256())),
+            ("cluster", json!(self.plan.cluster)),
+            ("actor", json!(self.who.actor)),
+            ("approver", json!(self.who.approver)),
+        ] {
+            whole.insert(key.to_owned(), value);
+        }
+        let now = (self.clock)();
+        let head = state.audit.add(now, whole)?.clone();
+        drop(state);
+        self.fence.audited(&head);
+        Ok(())
+    }
+
+    /// Adds to the journal.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn note(&self, event: Event) -> Result<(), LinesError> {
+        let now = (self.clock)();
+        self.state().journal.add(now, event)
+    }
+
+    /// Was something of it begun, by the process before this one perhaps?
+    fn was_begun(&self, at: usize) -> bool {
+        self.state().journal.record().calls.keys().any(|call| call.op == at)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mark(begun: &mut [bool], at: usize) {
+    if let Some(place) = begun.get_mut(at) {
+        *place = true;
+    }
+}
+
+fn set(outcomes: &mut [Option<Outcome>], at: usize, outcome: Option<Outcome>) {
+    if let Some(place) = outcomes.get_mut(at) {
+        *place = outcome;
+    }
+}

@@ -1,0 +1,220 @@
+//! What forbids operations: ownership, scopes, protection, locks, limits.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Effect, Input, Operation, Plan};
+use crate::desired::{Guest, Problem};
+use crate::diff::{Change, Class, GuestDiff};
+use crate::document::{Deletion, Policy};
+use crate::live::LiveGuest;
+use crate::marker;
+use crate::scope::{self, Scope};
+use crate::stored::Binding;
+
+/// A plan that restarts or deletes more guests than this is refused, whatever share of the estate they are.
+pub const MAX_FELLED: usize = 5;
+/// A plan that restarts or deletes more than one in this many guests is refused, where that is more than one guest.
+pub const FELLED_ONE_IN: usize = 10;
+
+/// The field, and the mend.
+pub(super) type Forbidden = (String, String);
+
+fn forbidden(field: &str, text: impl Into<String>) -> Forbidden {
+    (field.to_owned(), text.into())
+}
+
+/// What no operation can mend, whichever it would be.
+pub(super) fn hopeless(diff: &GuestDiff) -> Option<Forbidden> {
+    let is = |class: &dyn Fn(&Class) -> bool| diff.changes.iter().find(|change| class(&change.class));
+    if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
+        let text = "the live guest is another one: look at it, and adopt it with --replace if it is meant";
+        return Some(forbidden(&change.field, text));
+    }
+    diff.changes.iter().find_map(|Change { field, class, .. }| match class {
+        Class::Impossible(why) => Some(forbidden(field, *why)),
+        _ => None,
+    })
+}
+
+/// A guest that is not there: absence never makes a second guest of one that was there.
+pub(super) fn gone(binding: Option<&Binding>) -> Option<Forbidden> {
+    binding.map(|_| {
+        let mend =
+            "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew";
+        forbidden("guest", mend)
+    })
+}
+
+/// The four keys, in the order in which they are mended: binding and fingerprint (a difference of its own before), scope, marker.
+pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Result<&'a Scope, Forbidden> {
+    if !input.bindings.contains_key(&guest.uid) {
+        let text = format!("it is there already and not bound: run `pvegraph adopt {}` first", live.vmid);
+        return Err(forbidden("guest", text));
+    }
+    if live.fingerprint().is_none() {
+        let text = "it has neither an SMBIOS UUID nor a root volume, so that nothing tells it from another guest: give it one \
+                    (`smbios1`) at Proxmox VE, and adopt it again";
+        return Err(forbidden("identity", text));
+    }
+    let scope = scope_of(input.scopes, live.vmid)?;
+    if let Some(pool) = scope.pool.as_ref().filter(|pool| live.pool.as_ref() != Some(pool)) {
+        let text = format!(
+            "identity conflict: the guests of scope {} are in the pool {pool}, and this one is not: add it there, or desire \
+             another number",
+            scope.name
+        );
+        return Err(forbidden("pool", text));
+    }
+    if !live.is_marked(&input.desired.cluster, &guest.uid) && !input.consent.mark.contains(&guest.uid) {
+        let other = live.config.get("description").and_then(|text| marker::trailer_of(text));
+        let text = match other.filter(|line| *line != marker::trailer(&input.desired.cluster, &guest.uid)) {
+            Some(line) => format!(
+                "identity conflict: it says that it is {line}, as a clone of that one does: if it is meant, plan with --mark {}",
+                guest.uid
+            ),
+            None => format!(
+                "it has not the marker of a managed guest (tag `{}`, last line of the description): plan with --mark {} to put \
+                 it on",
+                marker::TAG,
+                guest.uid
+            ),
+        };
+        return Err(forbidden("marker", text));
+    }
+    Ok(scope)
+}
+
+/// The scope of a number, if anything may be done there.
+pub(super) fn scope_of(scopes: &[Scope], vmid: i64) -> Result<&Scope, Forbidden> {
+    let Some(scope) = scope::of(scopes, vmid) else {
+        let text = format!(
+            "identity conflict: {vmid} is in no scope in which guests may be touched: `pvegraph scope set NAME --vmids FIRST-LAST`"
+        );
+        return Err(forbidden("vmid", text));
+    };
+    if scope.paused {
+        let text =
+            format!("the scope {} is paused: `pvegraph scope set {} --resume`", scope.name, scope.name);
+        return Err(forbidden("scope", text));
+    }
+    Ok(scope)
+}
+
+/// Whether the scope allows the operation.
+pub(super) fn allowed(scope: &Scope, action: Action) -> Result<(), Forbidden> {
+    let needed = if action == Action::Mark { Action::Configure } else { action };
+    if scope.allow.contains(&needed) {
+        return Ok(());
+    }
+    let text =
+        format!("the scope {} does not allow to {}: add it to its `allow`", scope.name, needed.as_str());
+    Err(forbidden("scope", text))
+}
+
+/// A guest that Proxmox VE has locked.
+pub(super) fn locked(live: &LiveGuest) -> Result<(), Forbidden> {
+    match live.config.get("lock") {
+        Some(lock) => {
+            Err(forbidden("lock", format!("Proxmox VE has it locked ({lock}): wait for that to end")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Neither the guest nor its disks may go.
+pub(super) fn protected(guest: &Guest, live: &LiveGuest) -> bool {
+    guest.protected || live.config.get("protection").is_some_and(|value| value == "1")
+}
+
+/// Which key to a deletion is absent.
+pub(super) fn deletion(
+    input: &Input<'_>,
+    guest: &Guest,
+    live: &LiveGuest,
+    scope: &Scope,
+) -> Result<(), Forbidden> {
+    let absent = |text: String| Err(forbidden("tombstone", text));
+    if protected(guest, live) {
+        return absent(
+            "it is protected: take `protected` here and `protection` at the guest away first".to_owned(),
+        );
+    }
+    if guest.deletion != Deletion::Destroy {
+        return absent("its `deletion` is `forbid`: write `destroy`".to_owned());
+    }
+    allowed(scope, Action::Destroy)?;
+    if scope.max_deletes == 0 {
+        return absent(format!("the scope {} allows 0 deletions (`max_deletes`): raise that", scope.name));
+    }
+    if !input.consent.delete.contains(&guest.uid) {
+        return absent(format!("nobody agreed to it for this plan: plan with --allow-delete {}", guest.uid));
+    }
+    if live.status != "stopped" {
+        return Err(forbidden(
+            "state",
+            format!("it is {}: stop it first, then plan its deletion", live.status),
+        ));
+    }
+    if live.ha.is_some() {
+        return Err(forbidden("ha", "high availability manages it: take it out of that first"));
+    }
+    Ok(())
+}
+
+/// The limits of the estate and of each scope.
+pub(super) fn limits(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let guests = input.desired.guests.len();
+    let share = (guests / FELLED_ONE_IN).clamp(1, MAX_FELLED);
+    if plan.restarts + plan.deletes > share {
+        let text = format!(
+            "{} of {guests} guests would restart and {} be deleted, and at most {share} may in one plan: change fewer at once, or \
+             let fewer restart (`reboot`)",
+            plan.restarts, plan.deletes
+        );
+        problems.push(Problem::new("the estate", "reboot", text));
+    }
+    for scope in input.scopes {
+        let count = |effect: Effect| {
+            let is = |op: &&Operation| op.effect == effect && scope.has(op.vmid);
+            let uids: std::collections::BTreeSet<_> =
+                plan.operations.iter().filter(is).map(|op| &op.uid).collect();
+            i64::try_from(uids.len()).unwrap_or(i64::MAX)
+        };
+        let limits = [
+            ("max_deletes", Some(scope.max_deletes), count(Effect::Delete), "be deleted"),
+            ("max_restarts", scope.max_restarts, count(Effect::Restart), "restart"),
+        ];
+        for (field, limit, count, word) in limits {
+            if let Some(limit) = limit.filter(|limit| count > *limit) {
+                let text =
+                    format!("{count} guests would {word}, and the scope allows {limit}: do fewer at once");
+                problems.push(Problem::new(format!("scope {}", scope.name), field, text));
+            }
+        }
+    }
+    problems
+}
+
+/// Consent to what is not there is a slip of the pen.
+pub(super) fn unknown_consent(input: &Input<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let kinds: BTreeMap<&str, _> =
+        BTreeMap::from([("--allow-delete", &input.consent.delete), ("--mark", &input.consent.mark)]);
+    for (option, uids) in kinds {
+        for uid in uids {
+            let text = match input.desired.guests.get(uid) {
+                None => "there is no such desired guest: write the `uid` of one",
+                Some(guest) if guest.policy == Policy::Observe => {
+                    "it is only observed: desire `policy: manage` of it first (`pvegraph adopt --manage`)"
+                }
+                Some(guest) if option == "--allow-delete" && !guest.tombstone => {
+                    "nobody desires its deletion: write `tombstone: true`, or leave the option out"
+                }
+                Some(_) => continue,
+            };
+            problems.push(Problem::new(uid, option, text));
+        }
+    }
+    problems
+}

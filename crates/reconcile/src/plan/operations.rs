@@ -1,0 +1,398 @@
+//! The operations of one guest, with the calls that they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvegraph_inventory::GuestType;
+use sha2::{Digest, Sha256};
+
+use super::create::create;
+use super::guard::{self, Forbidden};
+use super::request::{Method, Request};
+use super::values::Values;
+use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known};
+use crate::canonical::{Canonical, hex, is_disk, is_nic};
+use crate::desired::{Guest, Problem};
+use crate::diff::{Change, Class, GuestDiff};
+use crate::document::{Power, Reboot};
+use crate::live::LiveGuest;
+use crate::marker;
+
+/// What was found for one guest.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) operations: Vec<Operation>,
+    pub(super) postponed: Vec<Remark>,
+}
+
+/// SHA-256 of what waits for a restart.
+pub fn pending_sha256(pending: &Pending) -> String {
+    let json = canonical_json(&serde_json::to_value(pending).unwrap_or_default());
+    hex(&Sha256::digest(json.as_bytes()))
+}
+
+/// The operations of a guest that differs, or what forbids them. A number that a new guest gets is entered into `taken`.
+pub(super) fn of(
+    input: &Input<'_>,
+    guest: &Guest,
+    diff: &GuestDiff,
+    taken: &mut BTreeSet<i64>,
+) -> Result<Found, Forbidden> {
+    if let Some(forbidden) = guard::hopeless(diff) {
+        return Err(forbidden);
+    }
+    let Some(live) = guest.vmid.and_then(|vmid| input.live.get(&vmid)) else {
+        if diff.noop() {
+            return Ok(Found::default());
+        }
+        if let Some(forbidden) = guard::gone(input.bindings.get(&guest.uid)) {
+            return Err(forbidden);
+        }
+        return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
+    };
+    let marked = live.is_marked(&input.desired.cluster, &guest.uid);
+    let marks = !marked && input.consent.mark.contains(&guest.uid);
+    let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
+    let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
+    let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";
+    if !(marks || drifts || restarts) {
+        return Ok(Found::default());
+    }
+    let scope = guard::keys(input, guest, live)?;
+    guard::locked(live)?;
+    let style = input.around.style;
+    let one = One {
+        input,
+        guest,
+        live,
+        values: Values { cluster: &input.desired.cluster, guest, style, marked: marked || marks },
+    };
+    let mut found = Found::default();
+    if guest.tombstone {
+        guard::deletion(input, guest, live, scope)?;
+        found.operations.push(one.destroy(diff));
+        return Ok(found);
+    }
+    if marks {
+        found.operations.push(one.mark());
+    }
+    let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
+    // What is pending already needs no writing; it only waits.
+    for change in diff.changes.iter().filter(|change| change.class == Class::Drift) {
+        by_action.entry(effect::action_of(guest.kind, &change.field)).or_default().push(change);
+    }
+    one.postpone(&mut by_action, &mut found.postponed);
+    for (action, changes) in by_action {
+        found.operations.push(one.operation(action, &changes)?);
+    }
+    let is_down = |op: &Operation| matches!(op.effect, Effect::Restart | Effect::Stop);
+    if restarts && !found.operations.iter().any(is_down) {
+        found.operations.push(one.restart(diff));
+    }
+    for operation in &found.operations {
+        guard::allowed(scope, operation.action)?;
+        if operation.effect == Effect::Restart {
+            guard::allowed(scope, Action::Power)?;
+        }
+    }
+    Ok(found)
+}
+
+/// One guest that is there.
+struct One<'a> {
+    input: &'a Input<'a>,
+    guest: &'a Guest,
+    live: &'a LiveGuest,
+    values: Values<'a>,
+}
+
+impl One<'_> {
+    fn path(&self, rest: &str) -> String {
+        let LiveGuest { node, kind, vmid, .. } = self.live;
+        format!("/nodes/{node}/{}/{vmid}{rest}", kind.as_str())
+    }
+
+    fn made(&self, action: Action, effect: Effect, changes: &[&Change], requests: Vec<Request>) -> Operation {
+        let pending = self.input.around.pending.get(&self.live.vmid);
+        Operation {
+            number: 0,
+            after: BTreeSet::new(),
+            uid: self.guest.uid.clone(),
+            vmid: self.live.vmid,
+            kind: self.live.kind,
+            node: self.live.node.clone(),
+            action,
+            effect,
+            reversible: true,
+            fields: changes.iter().map(|change| change.field.clone()).collect(),
+            reasons: changes.iter().map(ToString::to_string).collect(),
+            affects: BTreeSet::new(),
+            blast: 1,
+            fingerprint: self.live.fingerprint(),
+            digest: self.live.config.get("digest").cloned(),
+            pending_sha256: pending.map(pending_sha256),
+            requests,
+        }
+    }
+
+    fn mark(&self) -> Operation {
+        let mut request = Request::new(Method::Put, self.path("/config")).guarded();
+        let tags = self.live.config.get("tags").map(String::as_str).unwrap_or_default();
+        request.set.insert("tags".to_owned(), self.values.tags(tags));
+        request.set.insert("description".to_owned(), self.values.live_description(self.live));
+        let mut operation = self.made(Action::Mark, Effect::Hot, &[], vec![request]);
+        operation.fields.push("marker".to_owned());
+        operation
+            .reasons
+            .push(format!("marker: (absent) → {}", marker::trailer(self.values.cluster, &self.guest.uid)));
+        operation
+    }
+
+    fn destroy(&self, diff: &GuestDiff) -> Operation {
+        // Only what its configuration names: a volume of its number may be somebody's.
+        let mut request = Request::new(Method::Delete, self.path(""));
+        if self.live.kind == GuestType::Qemu {
+            request = request.with("destroy-unreferenced-disks", "0");
+        }
+        let changes: Vec<&Change> = diff.changes.iter().collect();
+        let mut operation = self.made(Action::Destroy, Effect::Delete, &changes, vec![request]);
+        operation.reversible = false;
+        operation
+    }
+
+    fn restart(&self, diff: &GuestDiff) -> Operation {
+        let waiting = |change: &&Change| change.class == Class::PendingRestart;
+        let changes: Vec<&Change> = diff.changes.iter().filter(waiting).collect();
+        self.made(Action::Power, Effect::Restart, &changes, vec![self.reboot()])
+    }
+
+    fn reboot(&self) -> Request {
+        Request::new(Method::Post, self.path("/status/reboot"))
+    }
+
+    /// Takes out what would undo, or be undone by, another change of the same volume.
+    fn postpone(&self, by_action: &mut BTreeMap<Action, Vec<&Change>>, postponed: &mut Vec<Remark>) {
+        let key = |change: &Change| change.field.split('.').next().unwrap_or_default().to_owned();
+        let moved: BTreeSet<String> =
+            by_action.get(&Action::Move).into_iter().flatten().map(|change| key(change)).collect();
+        let pending = self.input.around.pending.get(&self.live.vmid);
+        let waits = |key: &str| pending.is_some_and(|pending| pending.contains_key(key));
+        let mut tell = |change: &Change, text: &str| {
+            postponed.push(Problem::new(self.guest.label(), &*change.field, text).into());
+        };
+        by_action.retain(|action, changes| {
+            changes.retain(|change| {
+                let text = match action {
+                    Action::Configure if moved.contains(&key(change)) => {
+                        "its volume moves first, and has another name then: plan again after that"
+                    }
+                    Action::Grow | Action::Move if waits(&key(change)) => {
+                        "a change of the same volume waits for a restart, which would undo it: restart the guest first"
+                    }
+                    _ => return true,
+                };
+                tell(change, text);
+                false
+            });
+            !changes.is_empty()
+        });
+    }
+
+    fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
+        let effects = changes.iter().map(|change| effect::of(self.live, action, &change.field));
+        let effect = match effects.max().unwrap_or(Effect::Hot) {
+            Effect::Restart if self.guest.reboot == Reboot::Never => Effect::Pending,
+            effect => effect,
+        };
+        let requests = match action {
+            Action::Grow => self.grow(changes)?,
+            Action::Move => self.moved(changes)?,
+            Action::Migrate => vec![self.migrate()?],
+            Action::Power => vec![self.power()?],
+            _ => {
+                let mut requests = vec![self.configure(changes)?];
+                if effect == Effect::Restart {
+                    requests.push(self.reboot());
+                }
+                requests
+            }
+        };
+        let mut operation = self.made(action, effect, changes, requests);
+        // What a secret was is not known.
+        let secret = |change: &&Change| change.field == "cipassword";
+        operation.reversible = action != Action::Grow && !changes.iter().any(secret);
+        if action == Action::Power {
+            operation.node = self.place().to_owned();
+        }
+        Ok(operation)
+    }
+
+    /// The node that it is on when it is started or stopped.
+    fn place(&self) -> &str {
+        self.guest.node.as_deref().unwrap_or(&self.live.node)
+    }
+
+    fn grow(&self, changes: &[&Change]) -> Result<Vec<Request>, Forbidden> {
+        let mut requests = Vec::new();
+        for change in changes {
+            let (key, _) = change.field.split_once('.').unwrap_or((&change.field, ""));
+            let Some(Canonical::Map(map)) = self.guest.fields.get(key) else { continue };
+            let Some(size) = map.get("size") else { continue };
+            // The size itself, never a difference: once more gives the same.
+            let request = Request::new(Method::Put, self.path("/resize"));
+            requests.push(request.with("disk", key).with("size", size.to_string()).guarded());
+        }
+        Ok(requests)
+    }
+
+    fn moved(&self, changes: &[&Change]) -> Result<Vec<Request>, Forbidden> {
+        let lxc = self.live.kind == GuestType::Lxc;
+        let keys: BTreeSet<&str> =
+            changes.iter().filter_map(|change| Some(change.field.split_once('.')?.0)).collect();
+        let mut requests = Vec::new();
+        for key in keys {
+            if lxc && self.live.status != "stopped" {
+                let text = "a container's volume moves only while it is stopped: stop it first";
+                return Err((format!("{key}.storage"), text.to_owned()));
+            }
+            known::option(self.input.around, self.guest, key, &self.live.node)?;
+            let Some(Canonical::Map(wanted)) = self.guest.fields.get(key) else { continue };
+            let has = self.live.option(key, self.input.around.style);
+            let has = match &has {
+                Some(Canonical::Map(has)) => has.get("storage"),
+                _ => None,
+            };
+            let Some(storage) = wanted.get("storage").or(has) else { continue };
+            let (call, what) = if lxc { ("/move_volume", "volume") } else { ("/move_disk", "disk") };
+            let mut request = Request::new(Method::Post, self.path(call)).guarded();
+            request = request.with(what, key).with("storage", storage.to_string());
+            if let Some(format) = wanted.get("format").filter(|_| !lxc) {
+                request = request.with("format", format.to_string());
+            }
+            // Else what was copied stays, and fills the old storage.
+            if !self.guest.protected {
+                request = request.with("delete", "1");
+            }
+            requests.push(request);
+        }
+        Ok(requests)
+    }
+
+    fn migrate(&self) -> Result<Request, Forbidden> {
+        let target = self.place();
+        let forbidden = |text: String| Err(("node".to_owned(), text));
+        known::node(self.input.around, "node", target)?;
+        let running = self.live.status == "running";
+        let lxc = self.live.kind == GuestType::Lxc;
+        if lxc && running && self.guest.reboot == Reboot::Never {
+            return forbidden(
+                "a container moves only while it is stopped: stop it first, or let it restart (`reboot`: `allow`)".to_owned(),
+            );
+        }
+        let mut request = Request::new(Method::Post, self.path("/migrate")).with("target", target);
+        if running {
+            request = request.with(if lxc { "restart" } else { "online" }, "1");
+        }
+        let Some(says) = self.input.around.migrations.get(&self.live.vmid) else { return Ok(request) };
+        if let Some(first) = says.ties.first() {
+            return forbidden(format!("{first} ties it to the node {}: take that out first", self.live.node));
+        }
+        if says.allowed.as_ref().is_some_and(|allowed| !allowed.contains(target)) {
+            return forbidden(format!(
+                "Proxmox VE does not let it go to {target}: the storages and bridges that it uses have to be there"
+            ));
+        }
+        if says.local_disks && running && !lxc {
+            request = request.with("with-local-disks", "1");
+        }
+        Ok(request)
+    }
+
+    fn power(&self) -> Result<Request, Forbidden> {
+        let forbidden = |field: &str, text: &str| Err((field.to_owned(), text.to_owned()));
+        let start = self.guest.state == Some(Power::Running);
+        if self.live.config.get("template").is_some_and(|value| value == "1") {
+            return forbidden("state", "it is a template, which never runs: do not desire its `state`");
+        }
+        if !matches!(self.live.status.as_str(), "running" | "stopped") {
+            return forbidden(
+                "state",
+                "what it does is not known, as its node is offline: wait for the node",
+            );
+        }
+        let vmid = self.live.vmid;
+        if let Some(state) = &self.live.ha {
+            if state == "error" {
+                let text =
+                    "high availability has given it up (error): set its state to `disabled` there first";
+                return forbidden("ha", text);
+            }
+            let sid = if self.live.kind == GuestType::Qemu { "vm" } else { "ct" };
+            let request = Request::new(Method::Put, format!("/cluster/ha/resources/{sid}:{vmid}"));
+            return Ok(request.with("state", if start { "started" } else { "stopped" }));
+        }
+        let word = if start { "start" } else { "shutdown" };
+        let kind = self.live.kind.as_str();
+        Ok(Request::new(Method::Post, format!("/nodes/{}/{kind}/{vmid}/status/{word}", self.place())))
+    }
+
+    fn configure(&self, changes: &[&Change]) -> Result<Request, Forbidden> {
+        let kind = self.live.kind;
+        let mut parts: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+        let mut wholes: BTreeMap<&str, bool> = BTreeMap::new();
+        for change in changes {
+            match change.field.split_once('.') {
+                Some((key, sub)) => {
+                    let (set, remove) = parts.entry(key).or_default();
+                    if change.new.is_some() {
+                        set.insert(sub)
+                    } else {
+                        remove.insert(sub)
+                    };
+                }
+                None => drop(wholes.insert(&change.field, change.new.is_some())),
+            }
+        }
+        let devices = parts.keys().chain(wholes.keys()).any(|key| is_disk(kind, key) || is_nic(kind, key));
+        // Disks and hot-plugging take a task; a container's options are always written at once.
+        let method = if kind == GuestType::Qemu && devices { Method::Post } else { Method::Put };
+        let mut request = Request::new(method, self.path("/config")).guarded();
+        for (key, (set, remove)) in &parts {
+            if set.contains("bridge") {
+                known::option(self.input.around, self.guest, key, &self.live.node)?;
+            }
+            // What waits for a restart is not taken back.
+            let waiting = self.input.around.pending.get(&self.live.vmid).and_then(|all| all.get(*key));
+            let value = match (waiting, self.live.config.get(*key)) {
+                (Some(Some(text)), _) => self.values.changed(key, text, set, remove, false)?,
+                (_, Some(text)) => self.values.changed(key, text, set, remove, true)?,
+                (_, None) => self.values.whole(key)?,
+            };
+            request.set.insert((*key).to_owned(), value);
+        }
+        for (key, sets) in wholes {
+            match (sets, key) {
+                (true, _) => {
+                    known::option(self.input.around, self.guest, key, &self.live.node)?;
+                    request.set.insert(key.to_owned(), self.values.whole(key)?);
+                }
+                // The marker stays.
+                (false, "tags") if self.values.marked => {
+                    request.set.insert(key.to_owned(), self.values.tags(""));
+                }
+                (false, "description") if self.values.marked => {
+                    let trailer = marker::trailer(self.values.cluster, &self.guest.uid);
+                    request = request.with(key, trailer);
+                }
+                (false, _) => {
+                    if is_disk(kind, key) && guard::protected(self.guest, self.live) {
+                        let text = "the guest is protected, and keeps its disks: take `protected` here and `protection` at the \
+                                    guest away first";
+                        return Err((key.to_owned(), text.to_owned()));
+                    }
+                    request.delete.insert(key.to_owned());
+                }
+            }
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,10 @@
+//! Plans of small estates.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod bad_input;
+mod estate;
+mod file;
+mod guards;
+mod operations;
+mod properties;
+mod requests;

@@ -1,0 +1,257 @@
+//! The calls that operations are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvegraph_reconcile::live::Listed;
+use pvegraph_reconcile::plan::{Action, Effect, FormValue, Method, Migration, Plan};
+use serde_json::{Value, json};
+
+use crate::estate::{Estate, blocked, container, desired, live, whole};
+
+const CONFIG: &[(&str, &str)] = &[
+    ("cores", "2"),
+    ("digest", "abc"),
+    ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0,odd=x"),
+    ("scsi0", "lvm:vm-100-disk-0,discard=on,size=8G"),
+];
+
+fn machine(mut entry: Value) -> Estate {
+    entry["vmid"] = json!(100);
+    Estate::new(desired(vec![entry]), &[live(100, "running", CONFIG)])
+}
+
+fn calls(plan: &Plan) -> Vec<String> {
+    assert_eq!(blocked(plan), "");
+    plan.operations.iter().flat_map(|op| op.requests.iter().map(ToString::to_string)).collect()
+}
+
+#[test]
+fn writing_a_device_keeps_address_volume_and_unknown_options() {
+    let estate = machine(json!({
+        "net0": { "bridge": "vmbr1", "tag": 5 }, "scsi0": { "iothread": true }, "unset": ["scsi0.discard", "balloon"], "name": "web",
+    }));
+    let plan = estate.plan();
+    assert_eq!(
+        calls(&plan),
+        ["POST /nodes/pve1/qemu/100/config name=web net0=virtio=BC:24:11:00:00:01,bridge=vmbr1,odd=x,tag=5 \
+          scsi0=lvm:vm-100-disk-0,size=8G,iothread=1"]
+    );
+    let operation = &plan.operations[0];
+    assert!(operation.requests[0].with_digest && operation.reversible);
+    assert_eq!(operation.fields, ["name", "net0.bridge", "net0.tag", "scsi0.discard", "scsi0.iothread"]);
+}
+
+#[test]
+fn options_without_devices_are_put_and_removed_ones_named() {
+    let mut estate = machine(json!({ "name": "web", "unset": ["cores", "tags", "description"] }));
+    estate.guests[0].config.insert("tags".to_owned(), "a;pvegraph".to_owned());
+    estate.guests[0].config.insert("description".to_owned(), "x\n\n[pvegraph:rig/vm-100]".to_owned());
+    // Removing the guest's own tags and text leaves the marker.
+    assert_eq!(
+        calls(&estate.plan()),
+        ["PUT /nodes/pve1/qemu/100/config description=[pvegraph:rig/vm-100] name=web tags=pvegraph -cores"]
+    );
+}
+
+#[test]
+fn a_volume_grows_to_its_size_before_it_is_written() {
+    let plan = machine(json!({ "scsi0": { "size": "16G", "iothread": true } })).plan();
+    assert_eq!(
+        calls(&plan),
+        [
+            "PUT /nodes/pve1/qemu/100/resize disk=scsi0 size=16G",
+            "POST /nodes/pve1/qemu/100/config scsi0=lvm:vm-100-disk-0,discard=on,size=16G,iothread=1"
+        ]
+    );
+    assert!(!plan.operations[0].reversible && plan.operations[1].reversible);
+    assert_eq!(plan.operations[1].after, BTreeSet::from([1]));
+}
+
+#[test]
+fn a_volume_that_moves_is_not_written_in_the_same_plan() {
+    let plan = machine(json!({ "scsi0": { "storage": "ceph", "iothread": true } })).plan();
+    assert_eq!(calls(&plan), ["POST /nodes/pve1/qemu/100/move_disk delete=1 disk=scsi0 storage=ceph"]);
+    assert!(plan.postponed[0].to_string().contains("`scsi0.iothread`: its volume moves first"));
+    let plan = machine(json!({ "scsi0": { "storage": "ceph" }, "protected": true })).plan();
+    assert_eq!(calls(&plan), ["POST /nodes/pve1/qemu/100/move_disk disk=scsi0 storage=ceph"]);
+}
+
+#[test]
+fn a_resize_that_a_waiting_change_would_undo_is_postponed() {
+    let waiting = Some("lvm:vm-100-disk-0,discard=on,cache=none,size=8G");
+    let estate =
+        machine(json!({ "scsi0": { "size": "16G", "iothread": true } })).pending(100, &[("scsi0", waiting)]);
+    let plan = estate.plan();
+    // What waits is not taken back.
+    assert_eq!(
+        calls(&plan),
+        ["POST /nodes/pve1/qemu/100/config scsi0=lvm:vm-100-disk-0,discard=on,cache=none,size=8G,iothread=1"]
+    );
+    assert!(plan.postponed[0].to_string().contains("`scsi0.size`: a change of the same volume waits"));
+    let hash = plan.operations[0].pending_sha256.clone().unwrap();
+    let other =
+        machine(json!({ "cores": 4 })).pending(100, &[]).plan().operations[0].pending_sha256.clone().unwrap();
+    assert_ne!(hash, other);
+}
+
+#[test]
+fn new_devices_are_written_whole() {
+    let plan = machine(json!({
+        "scsi1": { "storage": "lvm", "size": "1536M", "iothread": true }, "net1": { "model": "virtio", "bridge": "vmbr0" },
+    }))
+    .plan();
+    assert_eq!(
+        calls(&plan),
+        ["POST /nodes/pve1/qemu/100/config net1=bridge=vmbr0,model=virtio scsi1=lvm:1.5,iothread=1"]
+    );
+}
+
+#[test]
+fn secrets_and_texts_are_not_in_the_plan() {
+    let mut estate = machine(json!({
+        "description": "hunter2", "args": "-password hunter2", "cipassword": { "file": "/run/pass" },
+        "sshkeys": ["ssh-ed25519 AAAA a@b"],
+    }));
+    let plan = estate.plan();
+    assert!(!plan.to_file().contains("hunter2"));
+    let operation = &plan.operations[0];
+    assert!(!operation.reversible, "what the password was is not known");
+    let request = &operation.requests[0];
+    assert!(matches!(request.set["cipassword"], FormValue::Secret { .. }));
+    let guest = estate.desired.guests.remove("vm-100").unwrap();
+    let form = request.form(None, &guest, None, |_| Ok("pass".to_owned())).unwrap();
+    assert_eq!(form["description"], "hunter2\n\n[pvegraph:rig/vm-100]");
+    assert_eq!(form["args"], "-password hunter2");
+    assert_eq!(form["sshkeys"], "ssh-ed25519%20AAAA%20a%40b");
+}
+
+#[test]
+fn a_restart_follows_what_needs_one_where_it_may() {
+    let plan = machine(json!({ "cores": 4, "reboot": "allow" })).plan();
+    assert_eq!(
+        calls(&plan),
+        ["PUT /nodes/pve1/qemu/100/config cores=4", "POST /nodes/pve1/qemu/100/status/reboot"]
+    );
+    // What waits already is not written again.
+    let plan = machine(json!({ "cores": 4, "reboot": "allow" })).pending(100, &[("cores", Some("4"))]).plan();
+    assert_eq!(calls(&plan), ["POST /nodes/pve1/qemu/100/status/reboot"]);
+    assert_eq!(
+        (plan.operations[0].action, plan.operations[0].effect, plan.restarts),
+        (Action::Power, Effect::Restart, 1)
+    );
+    let plan = machine(json!({ "cores": 4 })).pending(100, &[("cores", Some("4"))]).plan();
+    assert!(plan.noop(), "it only waits");
+}
+
+#[test]
+fn power_of_an_ha_managed_guest_is_its_ha_state() {
+    let mut estate = machine(json!({ "state": "stopped" }));
+    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/qemu/100/status/shutdown"]);
+    estate.guests[0].ha = Some("started".to_owned());
+    assert_eq!(calls(&estate.plan()), ["PUT /cluster/ha/resources/vm:100 state=stopped"]);
+    estate.guests[0].ha = Some("error".to_owned());
+    assert!(blocked(&estate.plan()).contains("`ha`"));
+    let guests = [container(200, "stopped", &[])];
+    let mut estate =
+        Estate::new(whole(json!({ "containers": [{ "vmid": 200, "state": "running" }] })), &guests);
+    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/lxc/200/status/start"]);
+    estate.guests[0].ha = Some("stopped".to_owned());
+    assert_eq!(calls(&estate.plan()), ["PUT /cluster/ha/resources/ct:200 state=started"]);
+}
+
+#[test]
+fn a_guest_migrates_where_proxmox_lets_it() {
+    let mut estate = machine(json!({ "node": "pve2", "state": "stopped" }));
+    let plan = estate.plan();
+    assert_eq!(
+        calls(&plan),
+        [
+            "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2",
+            "POST /nodes/pve2/qemu/100/status/shutdown"
+        ]
+    );
+    assert_eq!((&*plan.operations[0].node, &*plan.operations[1].node), ("pve1", "pve2"));
+    let allowed = || Some(BTreeSet::from(["pve2".to_owned()]));
+    let mut says = |migration: Migration| {
+        estate.around.migrations = BTreeMap::from([(100, migration)]);
+        estate.plan()
+    };
+    let plan = says(Migration { allowed: allowed(), local_disks: true, ties: vec![] });
+    assert_eq!(calls(&plan)[0], "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2 with-local-disks=1");
+    let plan = says(Migration { allowed: Some(BTreeSet::new()), ..Migration::default() });
+    assert!(blocked(&plan).contains("does not let it go to pve2"));
+    let plan = says(Migration { allowed: allowed(), local_disks: false, ties: vec!["hostpci0".to_owned()] });
+    assert!(blocked(&plan).contains("hostpci0 ties it to the node pve1"));
+}
+
+#[test]
+fn a_new_machine_is_made_whole_marked_and_then_started() {
+    let mut estate = Estate::new(
+        desired(vec![json!({
+            "uid": "web", "node": "pve1", "state": "running", "name": "web", "memory": 2048, "tags": ["b", "a"],
+            "disk": { "storage": "lvm", "size": "8G" }, "network": { "model": "virtio", "bridge": "vmbr0" },
+        })]),
+        &[],
+    );
+    let plan = estate.plan();
+    assert_eq!(blocked(&plan), "");
+    let [create, start] = plan.operations.as_slice() else { panic!("{:?}", plan.operations) };
+    let request = &create.requests[0];
+    assert_eq!((request.method, &*request.path), (Method::Post, "/nodes/pve1/qemu"));
+    let form = request.form(None, &estate.desired.guests["web"], None, |_| unreachable!()).unwrap();
+    assert_eq!(form["vmid"], "100");
+    assert_eq!(form["scsi0"], "lvm:8");
+    assert_eq!(form["tags"], "a;b;pvegraph");
+    assert_eq!(form["description"], "[pvegraph:rig/web]");
+    assert_eq!(start.requests[0].to_string(), "POST /nodes/pve1/qemu/100/status/start");
+    assert_eq!(start.after, BTreeSet::from([1]));
+    assert_eq!((create.fingerprint.as_ref(), create.vmid), (None, 100));
+
+    // The next number of the scope that nobody has; the scope's pool.
+    let listed = Listed {
+        kind: pvegraph_inventory::GuestType::Qemu,
+        node: "pve1".to_owned(),
+        name: None,
+        status: "running".to_owned(),
+        memory: None,
+        cores: None,
+        template: false,
+        pool: None,
+    };
+    estate.around.listed.insert(100, listed);
+    estate.scopes[0].pool = Some("lab".to_owned());
+    let plan = estate.plan();
+    assert_eq!(plan.operations[0].vmid, 101);
+    assert_eq!(plan.operations[0].requests[0].set["pool"], FormValue::Plain("lab".to_owned()));
+}
+
+#[test]
+fn a_new_container_is_made_from_its_template() {
+    let entry = json!({ "vmid": 200, "node": "pve1", "hostname": "web", "ostemplate": "local:vztmpl/debian.tar.zst", "rootfs": { "storage": "lvm", "size": "8G" } });
+    let plan = Estate::new(whole(json!({ "containers": [entry] })), &[]).plan();
+    let call = calls(&plan).remove(0);
+    assert!(call.starts_with("POST /nodes/pve1/lxc "), "{call}");
+    assert!(
+        call.contains("ostemplate=local:vztmpl/debian.tar.zst rootfs=lvm:8 tags=pvegraph vmid=200"),
+        "{call}"
+    );
+}
+
+#[test]
+fn what_goes_down_goes_in_the_other_order() {
+    let guests: Vec<_> = (100..102).map(|vmid| live(vmid, "running", &[])).collect();
+    let entries = |state: &str| {
+        desired(vec![
+            json!({ "vmid": 100, "depends_on": ["vm-101"], "state": state }),
+            json!({ "vmid": 101, "state": state }),
+        ])
+    };
+    let order = |estate: &Estate| -> Vec<(String, Vec<usize>)> {
+        estate.plan().operations.into_iter().map(|op| (op.uid, op.after.into_iter().collect())).collect()
+    };
+    let mut estate = Estate::new(entries("stopped"), &guests);
+    assert_eq!(order(&estate), [("vm-100".to_owned(), vec![]), ("vm-101".to_owned(), vec![1])]);
+    estate.desired = entries("running");
+    estate.guests.iter_mut().for_each(|guest| guest.status = "stopped".to_owned());
+    assert_eq!(order(&estate), [("vm-101".to_owned(), vec![]), ("vm-100".to_owned(), vec![1])]);
+}

@@ -1,0 +1,8 @@
+//! Plans carried out: real processes, the simulator over HTTPS, a real Neo4j.
+
+mod bench;
+mod faults;
+mod hot;
+mod kills;
+
+use bench::Bench;
