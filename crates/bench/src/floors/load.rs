@@ -211,8 +211,13 @@ async fn read_relationships(
         parts.collect::<Vec<_>>().join(", ")
     };
     let (from_matched, to_matched) = (matched(from_key, "a"), matched(to_key, "b"));
+    // As in the program: without hints the planner may look at every node of a label for each row.
+    let names = |key: &[String]| key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+    let (from_names, to_names) = (names(from_key), names(to_key));
     let text = format!(
-        "UNWIND $rows AS row MATCH (a:{from} {{{from_matched}}}) MATCH (b:{to} {{{to_matched}}}) \
+        "UNWIND $rows AS row \
+         MATCH (a:{from} {{{from_matched}}}) USING INDEX SEEK a:{from}({from_names}) \
+         MATCH (b:{to} {{{to_matched}}}) USING INDEX SEEK b:{to}({to_names}) \
          CREATE (a)-[r:{kind}]->(b) SET r = row.r"
     );
     Ok(Phase { text, lanes: lanes(found, &disjoint(&ends, CONNECTIONS)), of_nodes: false })
