@@ -155,14 +155,45 @@ async fn what_was_removed_by_hand_comes_back() {
         "MATCH (n:ProxmoxNetworkInterface) WITH n LIMIT 3 SET n.bridge = 'vmbr99'",
         "MATCH (s:ProxmoxSnapshot) WITH s LIMIT 3 SET s.current = NOT s.current",
         "MATCH (v:ProxmoxVM) WITH v LIMIT 3 SET v.name = 'by hand'",
+        "MATCH ()-[r:INCLUDES_DISK]->() WITH r LIMIT 3 SET r.included = NOT r.included, r.reason = 'by hand'",
+        "MATCH (v:ProxmoxVM)-[:HAS_DISK]->(:ProxmoxDisk)-[s:STORED_ON]->(o) WITH v, s, o LIMIT 3 \
+         MATCH (n:ProxmoxStorage) WHERE n.name <> o.name WITH v, s, head(collect(n)) AS n \
+         MATCH (v)-[:HAS_DISK]->(d)-[s]->() CREATE (d)-[:STORED_ON]->(n) DELETE s DETACH DELETE v",
         "MATCH (v:ProxmoxVM)<-[h:HOSTS_VM]-(n) WITH v, h, n LIMIT 3 DELETE h \
-         WITH v, n MATCH (m:ProxmoxNode) WHERE m.name <> n.name WITH v, head(collect(m)) AS m CREATE (m)-[:HOSTS_VM {lastupdated: 1}]->(v)",
+         WITH v, n MATCH (m:ProxmoxNode) WHERE m.name <> n.name WITH v, head(collect(m)) AS m CREATE (m)-[:HOSTS_VM]->(v)",
     ] {
         db.cypher(changed, json!({})).await;
         assert_ne!(rig.stable(&leave_out).await, before, "{changed}");
         rig.sync(0).await;
         assert_eq!(rig.stable(&leave_out).await, before, "{changed}");
     }
+    // What another tool drew to or from our nodes stays as it is, whether the guest is stamped or written.
+    db.cypher(
+        "MATCH (v:ProxmoxVM)-[:HAS_DISK]->(d) WITH v, d LIMIT 1 CREATE (:Rack)-[:HOSTS_VM]->(v), (d)-[:STORED_ON]->(:Lun)",
+        json!({}),
+    )
+    .await;
+    rig.sync(0).await;
+    db.cypher("MATCH (:Rack)-->(v:ProxmoxVM) SET v.name = 'by hand'", json!({})).await;
+    db.cypher("MATCH (:Lun)<--(d)<-[h:HAS_DISK]-() SET d.size = 1", json!({})).await;
+    rig.sync(0).await;
+    let theirs = "MATCH (a)-[r]->(b) WHERE a:Rack OR b:Lun RETURN type(r) AS type, r.lastupdated AS stamp ORDER BY type";
+    let kept = ["HOSTS_VM", "STORED_ON"].map(|kind| json!({ "type": kind, "stamp": null }));
+    assert_eq!(rig.read(theirs).await, kept);
+    db.cypher("MATCH (n) WHERE n:Rack OR n:Lun DETACH DELETE n", json!({})).await;
+
+    // Another's volume is not kept alive by a guest that it does not belong to.
+    let stray = "MATCH (v:ProxmoxVM)-[:HAS_DISK]->(d) WITH v, d ORDER BY v.vmid LIMIT 1 \
+                 MATCH (o:ProxmoxVM) WHERE o.vmid <> v.vmid WITH d, o LIMIT 1 CREATE (o)-[:HAS_DISK]->(d) \
+                 RETURN d.vmid AS vmid";
+    let vmid = db.cypher(stray, json!({})).await[0]["vmid"]
+        .as_u64()
+        .and_then(|vmid| u32::try_from(vmid).ok())
+        .unwrap();
+    server.world().unwrap().remove_guest(vmid).unwrap();
+    rig.sync(0).await;
+    let left = format!("MATCH (d:ProxmoxDisk) WHERE d.vmid = {vmid} RETURN count(d) AS left");
+    assert_eq!(rig.read(&left).await, [json!({ "left": 0 })]);
     // Nothing of it was kept alive by the stamps: all of it is of the last run.
     let old = "MATCH (c:ProxmoxCluster) MATCH ()-[r]->(b) WHERE r.lastupdated < c.lastupdated AND type(r) <> 'COLLECTED' \
                RETURN count(r) AS old";

@@ -221,7 +221,7 @@ impl Rig {
             let rows = self
                 .read(&format!(
                     "MATCH (a:{from})-[r:{kind}]->(b:{to}) RETURN a.cluster_id AS cluster_id, a.{id} AS id, b.{id} AS to, \
-                     r.firstseen AS firstseen, r.lastupdated AS lastupdated"
+                     r.firstseen AS firstseen, r.lastupdated AS lastupdated, r.included AS included, r.reason AS reason"
                 ))
                 .await;
             let mut rows: Vec<Map<String, Value>> = rows

@@ -160,17 +160,15 @@ impl Writer<'_> {
             End::From => (kind.from, kind.from_key),
             End::To => (kind.to, kind.to_key),
         };
-        let (end, but) = if values.is_empty() {
-            ("()", String::new())
-        } else {
-            ("(e)", format!(" AND NOT e.{property} IN $values"))
-        };
+        let but = if values.is_empty() { String::new() } else { format!(" AND NOT e.{property} IN $values") };
+        // Relationships of this name to other tools' nodes are theirs.
         let arrow = match kind.owner {
-            End::From => format!("-[r:{}]->{end}", kind.name),
-            End::To => format!("<-[r:{}]-{end}", kind.name),
+            End::From => format!("-[r:{}]->(e:{})", kind.name, kind.to),
+            End::To => format!("<-[r:{}]-(e:{})", kind.name, kind.from),
         };
         let owner = looked_up(self.dialect, "o", label, key, "", &arrow);
-        let text = format!("UNWIND $rows AS row\n{owner}\nWHERE r.lastupdated < $tag{but}\nDELETE r");
+        let text =
+            format!("UNWIND $rows AS row\n{owner}\nWHERE coalesce(r.lastupdated, 0) < $tag{but}\nDELETE r");
         let rows = owners.iter().map(|values| Value::Object(self.key(key, values))).collect();
         let statement = self.statement(text, rows);
         if values.is_empty() { statement } else { statement.with("values", values.to_vec()) }
@@ -213,8 +211,9 @@ impl Writer<'_> {
     ) -> Statement {
         let owner = Owner::of(label.name, of);
         let path = format!("{}(n:{})", owner.arrow(""), label.name);
-        let guest = looked_up(self.dialect, "g", owner.label, owner.key, "", &path);
-        let text = format!("UNWIND $rows AS row\n{guest}\nRETURN {}", self.columns(label, related));
+        let guest = looked_up(self.dialect, "o", owner.label, owner.key, "", &path);
+        let (own, columns) = (owner.own("n"), self.columns(label, related));
+        let text = format!("UNWIND $rows AS row\n{guest}\nWHERE {own}\nRETURN {columns}");
         self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
     }
 
@@ -248,17 +247,22 @@ impl Writer<'_> {
         let owner = Owner::of(label.name, of);
         let path = format!("{}(n:{})", owner.arrow("r"), label.name);
         let guest = looked_up(self.dialect, "o", owner.label, owner.key, "", &path);
+        let own = owner.own("n");
         let text = format!(
-            "UNWIND $rows AS row\n{guest}\nSET r.lastupdated = $tag, n.lastupdated = $tag, n.stale_since = null"
+            "UNWIND $rows AS row\n{guest}\nWHERE {own}\n\
+             SET r.lastupdated = $tag, n.lastupdated = $tag, n.stale_since = null"
         );
         self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
     }
 
     /// Stamps the relationships of these nodes as seen by this run.
     pub fn confirm<T>(&self, label: &Label<T>, kind: &Relationship, nodes: &[Vec<Value>]) -> Statement {
-        let path = format!("{}()", arrow(kind, label.name, "r"));
+        let (end, _) = kind.other_end(label.name);
+        let path = format!("{}(e:{end})", arrow(kind, label.name, "r"));
         let node = looked_up(self.dialect, "o", label.name, label.key, "", &path);
-        let text = format!("UNWIND $rows AS row\n{node}\nSET r.lastupdated = $tag");
+        let text = format!(
+            "UNWIND $rows AS row\n{node}\nWHERE e.cluster_id = $cluster_id\nSET r.lastupdated = $tag"
+        );
         self.statement(text, nodes.iter().map(|values| Value::Object(self.key(label.key, values))).collect())
     }
 
@@ -271,9 +275,14 @@ impl Writer<'_> {
         guests: &[Vec<Value>],
     ) -> Statement {
         let owner = Owner::of(label.name, of);
-        let path = format!("{}(n:{}){}()", owner.arrow(""), label.name, arrow(kind, label.name, "r"));
+        let (end, _) = kind.other_end(label.name);
+        let beyond = arrow(kind, label.name, "r");
+        let path = format!("{}(n:{}){beyond}(e:{end})", owner.arrow(""), label.name);
         let guest = looked_up(self.dialect, "o", owner.label, owner.key, "", &path);
-        let text = format!("UNWIND $rows AS row\n{guest}\nSET r.lastupdated = $tag");
+        let own = owner.own("n");
+        let text = format!(
+            "UNWIND $rows AS row\n{guest}\nWHERE {own} AND e.cluster_id = $cluster_id\nSET r.lastupdated = $tag"
+        );
         self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
     }
 
@@ -305,7 +314,8 @@ impl Writer<'_> {
             let values: Vec<_> =
                 values.chain(kind.columns.iter().map(|(name, ..)| format!("x.{name}"))).collect();
             let arrow = arrow(kind, label.name, "x");
-            format!("[(n){arrow}(e:{end}) | [{}]] AS {}", values.join(", "), kind.name)
+            let values = values.join(", ");
+            format!("[(n){arrow}(e:{end}) WHERE e.cluster_id = $cluster_id | [{values}]] AS {}", kind.name)
         }));
         columns.join(", ")
     }
@@ -333,6 +343,12 @@ impl Owner {
         } else {
             Self { label: of.to, key: of.to_key, name: of.name, is_start: false }
         }
+    }
+
+    /// What makes a node at the other end this one's: a relationship that somebody drew to another's must not keep that alive.
+    fn own(&self, variable: &str) -> String {
+        let same = |name: &&str| format!("{variable}.{name} = o.{name}");
+        std::iter::once(&"cluster_id").chain(self.key).map(same).collect::<Vec<_>>().join(" AND ")
     }
 
     /// The relationship as it looks from there.
@@ -379,9 +395,9 @@ mod tests {
         );
         assert_eq!(
             neo4j.unrelate(&labels::HOSTS_VM, &[]).text,
-            "UNWIND $rows AS row\nMATCH (o:ProxmoxVM {cluster_id: $cluster_id, vmid: row.vmid})<-[r:HOSTS_VM]-()\n\
+            "UNWIND $rows AS row\nMATCH (o:ProxmoxVM {cluster_id: $cluster_id, vmid: row.vmid})<-[r:HOSTS_VM]-(e:ProxmoxNode)\n\
              USING INDEX SEEK o:ProxmoxVM(cluster_id, vmid)\n\
-             WHERE r.lastupdated < $tag\nDELETE r"
+             WHERE coalesce(r.lastupdated, 0) < $tag\nDELETE r"
         );
         assert_eq!(
             neo4j.upsert_owned(&labels::SNAPSHOT, &labels::SNAPSHOT_OF, vec![])[0].text,

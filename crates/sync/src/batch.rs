@@ -9,7 +9,7 @@ use crate::coverage::Coverage;
 /// The rows of a batch of guests.
 ///
 /// Nodes, storages and jobs are shared with the other writers, whose MERGE waits for their locks until the commit. So what hangs on
-/// them is in one order for all writers: no two wait for each other.
+/// them is in one order for all writers: two rarely wait for each other, and the store repeats what the server gives up then.
 #[derive(Debug)]
 pub struct Batch {
     /// The guests.

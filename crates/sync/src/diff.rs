@@ -43,6 +43,11 @@ impl Existing {
         self.0.get(&by_key(key))
     }
 
+    /// The graph has none of them.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The properties of every node.
     pub fn iter(&self) -> impl Iterator<Item = &Map<String, Value>> {
         self.0.values()

@@ -253,6 +253,10 @@ impl Loader<'_> {
             [(DISK.name, &gone_disks), (NIC.name, &gone_nics), (SNAPSHOT.name, &gone_snapshots)]
         {
             tally.count(label).deleted += gone.len() as u64;
+            if self.lease.is_none() {
+                // Nothing is deleted: the sweep must not count it once more.
+                tally.pretended.extend(gone.iter().map(|key| named(label, key)));
+            }
         }
         let mut unchanged = unchanged::unchanged(&batch, &known);
         unchanged
@@ -260,15 +264,18 @@ impl Loader<'_> {
         let is_unchanged =
             |key: &[Value]| key.first().and_then(Value::as_i64).is_some_and(|vmid| unchanged.contains(&vmid));
         batch.retain(|key| !is_unchanged(key));
-        // What the graph did not know has no old relationships.
-        let is_old = |key: &&Vec<Value>| known.guests.get(&key[..1]).is_some();
-        let (stamped, written): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| is_unchanged(key));
-        let moved: Vec<_> = written.iter().filter(is_old).cloned().collect();
-        let disk_keys: Vec<_> = batch.disks.iter().map(|row| &row.key).filter(is_old).cloned().collect();
-        let chained: Vec<_> = batch.chained.iter().filter(is_old).cloned().collect();
+        let (stamped, mut moved): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| is_unchanged(key));
+        let mut disk_keys: Vec<_> = batch.disks.iter().map(|row| row.key.clone()).collect();
+        if known.guests.is_empty() {
+            // A first run: nothing has an old place.
+            moved.clear();
+            disk_keys.clear();
+            batch.chained.clear();
+        }
         drop(known);
 
-        let Batch { guests, disks, nics, snapshots, parents, hosts, stored, covered, included, .. } = batch;
+        let Batch { guests, disks, nics, snapshots, parents, hosts, stored, chained, covered, included } =
+            batch;
         let mut statements = vec![
             writer.delete(DISK.name, DISK.key, &gone_disks),
             writer.delete(NIC.name, NIC.key, &gone_nics),
@@ -279,10 +286,6 @@ impl Loader<'_> {
             writer.confirm_owned(&NIC, &HAS_NETWORK_INTERFACE, &stamped),
             writer.confirm_owned(&SNAPSHOT, &SNAPSHOT_OF, &stamped),
             writer.confirm_beyond(&SNAPSHOT, &SNAPSHOT_OF, &PARENT_SNAPSHOT, &stamped),
-            writer.confirm(&GUEST, &HOSTS_VM, &stamped),
-            writer.confirm_beyond(&DISK, &HAS_DISK, &STORED_ON, &stamped),
-            writer.confirm(&GUEST, &BACKS_UP, &stamped),
-            writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &stamped),
         ];
         statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disks));
         statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nics));
@@ -291,11 +294,15 @@ impl Loader<'_> {
         statements.extend([
             writer.relate(&PARENT_SNAPSHOT, parents),
             writer.unrelate(&PARENT_SNAPSHOT, &chained),
+            writer.confirm(&GUEST, &HOSTS_VM, &stamped),
             writer.relate(&HOSTS_VM, hosts),
             writer.unrelate(&HOSTS_VM, &moved),
+            writer.confirm_beyond(&DISK, &HAS_DISK, &STORED_ON, &stamped),
             writer.relate(&STORED_ON, stored),
             writer.unrelate(&STORED_ON, &disk_keys),
+            writer.confirm(&GUEST, &BACKS_UP, &stamped),
             writer.relate(&BACKS_UP, covered),
+            writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &stamped),
             writer.relate(&INCLUDES_DISK, included),
         ]);
         statements.retain(|statement| !is_empty(statement));
@@ -395,21 +402,23 @@ impl Loader<'_> {
         unread: &[Value],
     ) -> Result<(), StoreError> {
         let writer = self.writer;
-        for vmids in coverage.others(loaded).chunks(BATCH_ROWS) {
-            let mut statements = vec![
-                writer.relate(&BACKS_UP, coverage.guests(vmids)),
-                writer.relate(&INCLUDES_DISK, coverage.volumes(vmids)),
-            ];
-            statements.retain(|statement| !is_empty(statement));
-            self.write(statements).await?;
+        let others = coverage.others(loaded);
+        for (kind, mut rows) in
+            [(&BACKS_UP, coverage.guests(&others)), (&INCLUDES_DISK, coverage.volumes(&others))]
+        {
+            while !rows.is_empty() {
+                let batch = rows.split_off(rows.len().saturating_sub(BATCH_ROWS));
+                self.write(vec![writer.relate(kind, batch)]).await?;
+            }
         }
-        let jobs = coverage.jobs();
-        if whole && !jobs.is_empty() {
-            let old = vec![
-                writer.unrelate(&BACKS_UP, &jobs),
-                writer.unrelate_but(&INCLUDES_DISK, &jobs, "vmid", unread),
-            ];
-            self.write(old).await?;
+        if whole {
+            for job in coverage.jobs().chunks(1) {
+                let old = vec![
+                    writer.unrelate(&BACKS_UP, job),
+                    writer.unrelate_but(&INCLUDES_DISK, job, "vmid", unread),
+                ];
+                self.write(old).await?;
+            }
         }
         Ok(())
     }

@@ -127,3 +127,113 @@ pub fn unchanged(batch: &Batch, known: &Known) -> HashSet<i64> {
         .map(|(vmid, _)| vmid)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use pvegraph_graph::Rows;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(key: &[&str], set: &Value) -> NodeRow {
+        let Value::Object(set) = set else { panic!("an object") };
+        NodeRow { key: key.iter().map(|name| set[*name].clone()).collect(), set: set.clone() }
+    }
+
+    fn to(from: Value, to: Value) -> RelationshipRow {
+        let key = |value: Value| if let Value::Array(key) = value { key } else { vec![value] };
+        RelationshipRow::new(key(from), key(to))
+    }
+
+    /// A batch of one guest, already reduced, with one of everything.
+    fn batch() -> Batch {
+        let mut included = to(json!("nightly"), json!([100, "scsi0"]));
+        included.set = Map::from_iter([("included".into(), json!(true)), ("reason".into(), json!(null))]);
+        Batch {
+            guests: vec![node(GUEST.key, &json!({ "vmid": 100, "uptime": 9 }))],
+            disks: vec![node(DISK.key, &json!({ "vmid": 100, "disk_id": "scsi0" }))],
+            nics: vec![node(NIC.key, &json!({ "vmid": 100, "net_id": "net0" }))],
+            snapshots: ["a", "b"]
+                .map(|name| node(SNAPSHOT.key, &json!({ "vmid": 100, "name": name })))
+                .into(),
+            parents: vec![to(json!([100, "b"]), json!([100, "a"]))],
+            chained: vec![],
+            hosts: vec![to(json!("pve1"), json!(100))],
+            stored: vec![to(json!([100, "scsi0"]), json!("local"))],
+            covered: vec![to(json!("nightly"), json!(100))],
+            included: vec![included],
+        }
+    }
+
+    fn existing<T>(label: &Label<T>, nodes: &Value) -> Existing {
+        let nodes = nodes.as_array().unwrap();
+        let Some(first) = nodes.first().and_then(Value::as_object) else { return Existing::default() };
+        let columns: Vec<String> = first.keys().cloned().collect();
+        let rows = nodes.iter().map(|node| columns.iter().map(|name| node[name].clone()).collect()).collect();
+        Existing::new(label, Rows { columns, rows })
+    }
+
+    /// The same in the graph, after a change.
+    fn known(change: impl Fn(&mut Value)) -> Known {
+        let mut graph = json!({
+            "guests": [{ "vmid": 100, "uptime": 5, "HOSTS_VM": [["pve1"]], "BACKS_UP": [["nightly"]] }],
+            "disks": [{ "vmid": 100, "disk_id": "scsi0", "STORED_ON": [["local"]], "INCLUDES_DISK": [["nightly", true, null]] }],
+            "nics": [{ "vmid": 100, "net_id": "net0" }],
+            "snapshots": [
+                { "vmid": 100, "name": "b", "PARENT_SNAPSHOT": [[100, "a"]] },
+                { "vmid": 100, "name": "a", "PARENT_SNAPSHOT": [] },
+            ],
+        });
+        change(&mut graph);
+        Known {
+            guests: existing(&GUEST, &graph["guests"]),
+            disks: existing(&DISK, &graph["disks"]),
+            nics: existing(&NIC, &graph["nics"]),
+            snapshots: existing(&SNAPSHOT, &graph["snapshots"]),
+        }
+    }
+
+    #[test]
+    fn a_guest_whose_metrics_alone_differ_is_only_stamped() {
+        assert_eq!(unchanged(&batch(), &known(|_| {})), HashSet::from([100]));
+        // What a job says of a volume that the configuration does not name is no difference.
+        let mut batch = batch();
+        batch.included.push(to(json!("nightly"), json!([100, "scsi7"])));
+        assert_eq!(unchanged(&batch, &known(|_| {})), HashSet::from([100]));
+    }
+
+    #[test]
+    fn whatever_else_differs_is_written() {
+        for (place, now) in [
+            ("/guests", json!([])),
+            ("/guests/0/HOSTS_VM", json!([["pve2"]])),
+            ("/guests/0/HOSTS_VM", json!([])),
+            ("/guests/0/HOSTS_VM", json!([["pve1"], ["pve2"]])),
+            ("/guests/0/BACKS_UP", json!([])),
+            ("/guests/0/BACKS_UP", json!([["nightly"], ["weekly"]])),
+            ("/disks", json!([])),
+            ("/disks/0/disk_id", json!("scsi1")),
+            ("/disks/0/STORED_ON", json!([["nfs"]])),
+            ("/disks/0/INCLUDES_DISK", json!([["nightly", false, null]])),
+            ("/disks/0/INCLUDES_DISK", json!([["nightly", true, "x"]])),
+            ("/nics", json!([])),
+            ("/nics/0/net_id", json!("net1")),
+            ("/snapshots", json!([])),
+            ("/snapshots/0/PARENT_SNAPSHOT", json!([])),
+            ("/snapshots/1/PARENT_SNAPSHOT", json!([[100, "b"]])),
+        ] {
+            let known = known(|graph| *graph.pointer_mut(place).unwrap() = now.clone());
+            assert!(unchanged(&batch(), &known).is_empty(), "{place} {now}");
+        }
+        // A property that is left after the reduction.
+        for change in [
+            |batch: &mut Batch| batch.disks[0].set.insert("size".into(), json!(1)),
+            |batch: &mut Batch| batch.nics[0].set.insert("bridge".into(), json!("vmbr9")),
+            |batch: &mut Batch| batch.snapshots[0].set.insert("parent".into(), json!("x")),
+        ] {
+            let mut batch = batch();
+            change(&mut batch);
+            assert!(unchanged(&batch, &known(|_| {})).is_empty());
+        }
+    }
+}
