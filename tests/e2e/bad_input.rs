@@ -844,6 +844,14 @@ async fn an_odd_answer_about_a_jobs_volumes() {
         it.partial(&["backup_jobs partial"]).await;
         it.server.faults().clear();
     }
+    // A volume that can't be told: the others of its job stay too.
+    let id = jobs[0]["id"].as_str().unwrap();
+    let path = format!("/cluster/backup/{id}/included_volumes");
+    let children = it.answer(&path).await["children"].clone();
+    let at = children.as_array().unwrap().iter().position(|guest| guest["children"][0].is_object()).unwrap();
+    let pointer = format!("/data/children/{at}/children/0/id");
+    it.fault(&path, Fault::Replace { pointer, value: json!("scsi0") });
+    it.partial(&["backup_jobs partial"]).await;
     assert_eq!(it.changes().await, [""; 0]);
 }
 

@@ -242,6 +242,13 @@ impl Crawl {
             let volumes = match volumes {
                 Ok(read) => {
                     let (volumes, lost) = take(read, &mut found.odd);
+                    // A volume that can't be told apart is an entry lost as well.
+                    let lost = lost
+                        || volumes
+                            .children
+                            .iter()
+                            .flat_map(|guest| &guest.children)
+                            .any(|volume| volume.disk().is_none());
                     if lost {
                         let reason = format!("job {}: entries of its volumes were not understood", row.id);
                         found.note(Collector::BackupJobs, (Completeness::Partial, Some(reason)), 0);
