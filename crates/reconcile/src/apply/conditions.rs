@@ -64,7 +64,9 @@ pub fn before(
         return refuse("pending", "what waits for its restart was changed since: plan again");
     }
     let request = operation.requests.get(call);
-    if look.ha_managed && request.is_some_and(|request| power(request).is_some()) {
+    // A restart is not undone: the guest runs before and after it.
+    let undone = |request: &Request| power(request).is_some_and(|action| action != "reboot");
+    if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
     }
     Ok(())
@@ -453,6 +455,9 @@ mod tests {
         let managed = Look { ha_managed: true, ..seen(&[], &[]) };
         let error = before(&cluster, &operation(&start), 0, Some(&managed), &expected).unwrap_err();
         assert!(error.contains("`ha`"), "{error}");
+        // A restart undoes nothing of what high availability wants.
+        let reboot = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/reboot");
+        assert_eq!(before(&cluster, &operation(&reboot), 0, Some(&managed), &expected), Ok(()));
     }
 
     #[test]
