@@ -17,7 +17,7 @@ use pvegraph_reconcile::plan::{FileError, Plan};
 use serde_json::Value;
 
 use super::Global;
-use super::drift::one_cluster;
+use super::drift::{one_cluster, proven_cluster};
 use crate::config::Settings;
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
@@ -109,7 +109,7 @@ impl Apply {
             let plan = Plan::from_file(&text, now).map_err(|error| refused(&self.plan, &error))?;
             preflight::possible(&plan)?;
             let store = connect::store(&settings, Access::Write).await?;
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
+            let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             of_cluster(&plan, &id)?;
             let (files, lock) = locked(&settings, &id)?;
             if files.open_run()?.is_some() {
@@ -143,7 +143,7 @@ impl Resume {
         let settings = unhurried(global)?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Write).await?;
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
+            let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             let (files, lock) = locked(&settings, &id)?;
             apply_lease::set_paused(&*store, id.as_str(), false).await?;
             let Some(record) = files.open_run()? else {
