@@ -4,6 +4,7 @@
 //! JSON (keys sorted, no blanks). With a key each line also has an HMAC-SHA256 of its hash. Without a key whoever can write the file
 //! can write a whole new chain: only a head that is kept elsewhere shows that, and [`crate::apply`] mirrors it to the graph.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -110,6 +111,25 @@ pub fn verify(path: &Path, key: Option<&SecretString>) -> Result<Option<Verified
     lines::read(path)?.map(|lines| verified(path, &lines, key)).transpose()
 }
 
+/// What the log says last of each operation of a run, by its number: `done`, `failed`, … Its chain is not gone through.
+///
+/// # Errors
+/// It can't be read.
+pub fn results(path: &Path, run: &str) -> Result<BTreeMap<usize, String>, LinesError> {
+    let mut told = BTreeMap::new();
+    for line in lines::read(path)?.unwrap_or_default() {
+        let Ok(Line { entry, .. }) = serde_json::from_str(&line) else { continue };
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let number = entry.get("operation").and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
+        if let (Some(number), Some(result), Some("operation"), true) =
+            (number, text("result"), text("what"), text("run") == Some(run))
+        {
+            told.insert(number, result.to_owned());
+        }
+    }
+    Ok(told)
+}
+
 /// Where a log and the head that the graph has do not agree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Disagreement {
@@ -172,7 +192,7 @@ fn verified(path: &Path, lines: &[String], key: Option<&SecretString>) -> Result
             |why: String| LinesError::Damaged { path: path.to_owned(), line: at + 1, why, mend: MEND };
         let line: Line = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
         // A key that is there twice would be lost without a word.
-        if json!(line).to_string() != *text {
+        if json!(line).to_string().as_str() != text {
             return Err(damaged("it is not as pvegraph writes it".to_owned()));
         }
         let Line { entry, hash, hmac } = line;
@@ -261,6 +281,24 @@ mod tests {
         bytes.extend_from_slice(br#"{"at":7,"n":1,"result":"verified","uid":"a"}"#);
         assert_eq!(first["hash"], hex(&Sha256::digest(&bytes)));
         assert!(first.get("hmac").is_none());
+    }
+
+    #[test]
+    fn the_last_result_of_each_operation_of_a_run_is_told() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        assert!(results(&path, "r1").unwrap().is_empty());
+        let mut audit = Audit::open(&path, None).unwrap();
+        for (run, what, number, result) in [
+            ("r1", "operation", 1, "unknown"),
+            ("r0", "operation", 2, "done"),
+            ("r1", "begin", 3, "x"),
+            ("r1", "operation", 1, "done"),
+        ] {
+            let entry = json!({ "run": run, "what": what, "operation": number, "result": result });
+            audit.add(7, entry.as_object().cloned().unwrap()).unwrap();
+        }
+        assert_eq!(results(&path, "r1").unwrap(), BTreeMap::from([(1, "done".to_owned())]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pve_sim::{AUDIT_TOKEN, Fault, FaultRule};
+use pve_sim::{AUDIT_TOKEN, Fault, FaultRule, Power};
 use pvegraph_testkit::{Neo4jServer, Settings};
 use serde_json::{Value, json};
 
@@ -161,6 +161,9 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     world.migrate(100, "pve2").unwrap();
     again(7, &["vm-100", "`node`"]).await;
     world.migrate(100, "pve1").unwrap();
+    world.edit_guest(100, |guest| guest.power = Power::Stopped).unwrap();
+    again(7, &["vm-100", "`state`", "plan again"]).await;
+    world.edit_guest(100, |guest| guest.power = Power::Running).unwrap();
     assert_eq!(bench.guests(), before);
 
     // The plan itself.
@@ -175,7 +178,23 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     again(7, &["edited"]).await;
     put("{}");
     again(10, &["plan.json"]).await;
+    put(&plan.replace("\"version\":2", "\"version\":9"));
+    again(7, &["version 9", "plan again"]).await;
     put(&plan);
+    // By hand, which no generation tells.
+    for (one, back) in [
+        ("SET v.policy = 'observe'", "SET v.policy = 'manage'"),
+        ("SET v.protected = true", "SET v.protected = null"),
+    ] {
+        let set = |clause: &str| format!("MATCH (v:DesiredVM {{uid: 'vm-100'}}) {clause}");
+        bench.db().cypher(&set(one), json!({})).await;
+        again(7, &["plan is stale", "plan again"]).await;
+        bench.db().cypher(&set(back), json!({})).await;
+    }
+    // A scope that allows it no more.
+    bench.rig.run(&["scope", "set", "all", "--pool", "lab"]).await.ended(0);
+    again(6, &["vm-100", "pool lab"]).await;
+    bench.rig.run(&["scope", "set", "all", "--pool", ""]).await.ended(0);
     bench.desire(&[(100, json!({ "tags": ["three"] }))]).await;
     again(7, &["what is desired was changed"]).await;
     bench.desire(&[(100, json!({ "tags": ["one"] }))]).await;
@@ -265,6 +284,51 @@ async fn a_paused_run_goes_on_and_a_lost_lease_stops_it() {
     bench.rig.run(&["resume"]).await.ended(0);
     assert_eq!(bench.option(100, "tags"), "pvegraph;two");
     assert_eq!(bench.tasks("resize", 100), 1);
+    bench.server.shutdown().await;
+}
+
+/// A run goes on only with what would let it begin; and what its journal has and the audit log has not, because the process was killed
+/// between the two, is audited then.
+///
+/// Seen failing with: scopes that `resume` does not ask; results that are taken from the journal without a line in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_goes_on_is_checked_and_audited_as_one_that_begins() {
+    let bench = Bench::new().await;
+    bench.desire(&[(102, json!({ "tags": ["two"], "scsi0": { "size": "9G" } }))]).await;
+    bench.plan().await;
+    bench.world().set_time_scale(4.0);
+    let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while bench.tasks("resize", 102) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    bench.rig.run(&["pause"]).await.ended(0);
+    assert_eq!(child.wait_with_output().await.unwrap().status.code(), Some(3));
+    bench.world().set_time_scale(0.0);
+
+    // As if it had been killed after the journal's line.
+    let log = bench.state().join("audit.jsonl");
+    let whole = fs::read_to_string(&log).unwrap();
+    let all: Vec<&str> = whole.split_inclusive('\n').collect();
+    let began = all.iter().rposition(|line| line.contains("\"what\":\"begin\"")).unwrap();
+    assert!(all[began + 1].contains("\"what\":\"operation\""), "{whole}");
+    fs::write(&log, all[..=began].concat()).unwrap();
+    let forget = "MATCH (l:PvegraphLease {id: 'apply:rig'}) REMOVE l.audit_entries, l.audit_hash";
+    bench.db().cypher(forget, json!({})).await;
+
+    bench.rig.run(&["scope", "set", "all", "--pause"]).await.ended(0);
+    bench.rig.run(&["resume"]).await.ended(3).says(&["vm-102", "scope all is paused"]);
+    assert_eq!(bench.option(102, "tags"), "pvegraph", "nothing more was sent");
+    assert_eq!(bench.tasks("resize", 102), 1);
+    let lines = super::bench::lines(&log);
+    let operations: Vec<&Value> = lines[began..]
+        .iter()
+        .map(|line| &line["entry"])
+        .filter(|entry| entry["what"] == "operation")
+        .collect();
+    assert_eq!(operations.len(), 1, "{operations:?}");
+    assert_eq!((&operations[0]["action"], &operations[0]["result"]), (&json!("grow"), &json!("done")));
+    assert!(operations[0]["upids"][0].as_str().unwrap().starts_with("UPID:"), "{operations:?}");
     bench.server.shutdown().await;
 }
 
