@@ -434,9 +434,8 @@ impl<'a> Run<'a> {
 
     /// May a call be sent now?
     async fn may_send(&self) -> Result<(), Stop> {
-        if (self.clock)() >= self.valid_until {
-            let why = "the plan, or its approval, has expired meanwhile: plan again for what is left";
-            self.fence.stop(Stop::Expired(why.to_owned()));
+        if let Some(stop) = expired((self.clock)(), self.valid_until) {
+            self.fence.stop(stop);
         }
         self.fence.may_send().await
     }
@@ -444,6 +443,11 @@ impl<'a> Run<'a> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn expired(now: i64, valid_until: i64) -> Option<Stop> {
+    let why = "the plan, or its approval, has expired meanwhile: plan again for what is left";
+    (now >= valid_until).then(|| Stop::Expired(why.to_owned()))
 }
 
 fn has_begun(state: &State, at: usize) -> bool {
@@ -470,5 +474,31 @@ fn mark(begun: &mut [bool], at: usize) {
 fn set(outcomes: &mut [Option<Outcome>], at: usize, outcome: Option<Outcome>) {
     if let Some(place) = outcomes.get_mut(at) {
         *place = outcome;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_once_plan_or_approval_have_ended() {
+        assert_eq!(expired(99, 100), None);
+        assert!(matches!(expired(100, 100), Some(Stop::Expired(_))));
+    }
+
+    #[test]
+    fn an_operation_of_which_some_calls_were_done_is_half_done() {
+        let operation: Result<Operation, _> = serde_json::from_value(json!({
+            "number": 1, "after": [], "uid": "web", "vmid": 100, "kind": "qemu", "node": "pve1", "action": "configure",
+            "effect": "restart", "reversible": true, "fields": [], "reasons": [], "affects": [], "blast": 1,
+            "fingerprint": null, "digest": null, "pending_sha256": null, "status": null, "requests": [],
+        }));
+        let Ok(operation) = operation else { panic!("{operation:?}") };
+        let stale = Outcome::Stale { reason: "x".to_owned() };
+        assert_eq!(half_done(0, &operation, stale.clone()), stale);
+        assert_eq!(half_done(1, &operation, stale).word(), "half done");
+        let unknown = Outcome::Unknown { reason: "x".to_owned() };
+        assert_eq!(half_done(1, &operation, unknown.clone()), unknown);
     }
 }
