@@ -377,10 +377,11 @@ impl ErrorKind {
     pub(crate) fn from_transport(error: reqwest::Error, port_given: bool, request_timeout: Duration) -> Self {
         // The URL is in the error's subject already.
         let source = error.without_url();
-        if let Some(tls) = find_cause::<rustls::Error>(&source) {
-            return Self::from_tls(tls.clone());
-        }
         if source.is_connect() {
+            // Once it stands, TLS may fail after the request went out: then the connection broke, and a write may have been done.
+            if let Some(tls) = find_cause::<rustls::Error>(&source) {
+                return Self::from_tls(tls.clone());
+            }
             let hint = if port_given {
                 "; check host and port (PVE listens on 8006), and what is in between"
             } else {

@@ -49,6 +49,8 @@ impl Seen {
 }
 
 enum Reply {
+    /// Bytes that are no TLS, past the encryption.
+    Garbage,
     /// These bytes; then the connection waits for the next request.
     Bytes(Vec<u8>),
     /// These bytes, then an orderly close of the connection.
@@ -119,6 +121,10 @@ impl Server {
                             Reply::Bytes(bytes) => (bytes, false),
                             Reply::Close(bytes) => (bytes, true),
                             Reply::Hang => std::future::pending().await,
+                            Reply::Garbage => {
+                                stream.get_mut().0.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await.ok();
+                                std::future::pending().await
+                            }
                         };
                         if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                             return;
@@ -438,9 +444,12 @@ async fn a_write_is_not_repeated() {
 
 #[tokio::test]
 async fn a_write_whose_answer_is_lost_or_strange_is_sent_once_and_its_outcome_is_unknown() {
-    for reply in
-        [|| Reply::Close(Vec::new()), || Reply::Bytes(raw(200, b"OK", &[], b"<html>")), || Reply::Hang]
-    {
+    for reply in [
+        || Reply::Close(Vec::new()),
+        || Reply::Bytes(raw(200, b"OK", &[], b"<html>")),
+        || Reply::Hang,
+        || Reply::Garbage,
+    ] {
         let server = Server::new(move |_| reply()).await;
         let mut config = config(&[server.endpoint()], token(), server.ca());
         config.timeouts.request = Duration::from_millis(300);

@@ -4,6 +4,7 @@
 //! JSON (keys sorted, no blanks). With a key each line also has an HMAC-SHA256 of its hash. Without a key whoever can write the file
 //! can write a whole new chain: only a head that is kept elsewhere shows that, and [`crate::apply`] mirrors it to the graph.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,6 +18,11 @@ use crate::lines::{self, Lines, LinesError};
 
 /// What damage calls for here.
 const MEND: &str = "the log is not what pvegraph wrote: compare it with a backup and keep both";
+
+/// What lines without an HMAC call for where there is a key.
+const UNKEYED: &str = "with a key all lines have one: if the log was begun without the key, move it away and let the graph forget its end \
+                       (MATCH (l:PvegraphLease {id: 'apply:CLUSTER'}) REMOVE l.audit_entries, l.audit_hash), and a new log begins with it; \
+                       else compare the log with a backup and keep both";
 
 /// What comes before the first line.
 const START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -105,11 +111,34 @@ pub fn verify(path: &Path, key: Option<&SecretString>) -> Result<Option<Verified
     lines::read(path)?.map(|lines| verified(path, &lines, key)).transpose()
 }
 
+/// What the log says last of each operation of a run, by its number: `done`, `failed`, … Its chain is not gone through.
+///
+/// # Errors
+/// It can't be read.
+pub fn results(path: &Path, run: &str) -> Result<BTreeMap<usize, String>, LinesError> {
+    let mut told = BTreeMap::new();
+    for line in lines::read(path)?.unwrap_or_default() {
+        let Ok(Line { entry, .. }) = serde_json::from_str(&line) else { continue };
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let number = entry.get("operation").and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
+        if let (Some(number), Some(result), Some("operation"), true) =
+            (number, text("result"), text("what"), text("run") == Some(run))
+        {
+            told.insert(number, result.to_owned());
+        }
+    }
+    Ok(told)
+}
+
 /// Where a log and the head that the graph has do not agree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Disagreement {
     /// Lines are missing at the end.
-    #[error("{} has {have} entries, and the graph knows of {known}: its end was cut off, or an older copy lies there", path.display())]
+    #[error(
+        "{} has {have} entries, and the graph knows of {known}: its end was cut off, or an older copy lies there; bring the whole log back \
+         from a backup",
+        path.display()
+    )]
     Truncated {
         /// The log.
         path: PathBuf,
@@ -119,7 +148,11 @@ pub enum Disagreement {
         known: u64,
     },
     /// The chain is another one.
-    #[error("entry {known} of {} is another one than the graph knows of: the log was written anew", path.display())]
+    #[error(
+        "entry {known} of {} is another one than the graph knows of: the log was written anew; keep it, and bring the one before back \
+         from a backup",
+        path.display()
+    )]
     Rewritten {
         /// The log.
         path: PathBuf,
@@ -157,8 +190,12 @@ fn verified(path: &Path, lines: &[String], key: Option<&SecretString>) -> Result
     for (at, text) in lines.iter().enumerate() {
         let damaged =
             |why: String| LinesError::Damaged { path: path.to_owned(), line: at + 1, why, mend: MEND };
-        let Line { entry, hash, hmac } =
-            serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        let line: Line = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        // A key that is there twice would be lost without a word.
+        if json!(line).to_string().as_str() != text {
+            return Err(damaged("it is not as pvegraph writes it".to_owned()));
+        }
+        let Line { entry, hash, hmac } = line;
         if entry.get("n") != Some(&json!(found.head.entries + 1)) {
             return Err(damaged("it is not the entry that comes next".to_owned()));
         }
@@ -169,8 +206,13 @@ fn verified(path: &Path, lines: &[String], key: Option<&SecretString>) -> Result
             (Some(hmac), Some(key)) if !is_keyed(key, &hash, hmac) => {
                 return Err(damaged("its HMAC is not of this key".to_owned()));
             }
-            (None, _) if found.keyed > 0 => {
+            (None, None) if found.keyed > 0 => {
                 return Err(damaged("it has no HMAC, and lines before it have one".to_owned()));
+            }
+            (None, Some(_)) => {
+                let (path, line) = (path.to_owned(), at + 1);
+                let why = "it has no HMAC".to_owned();
+                return Err(LinesError::Damaged { path, line, why, mend: UNKEYED });
             }
             _ => {}
         }
@@ -242,6 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_result_of_each_operation_of_a_run_is_told() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        assert!(results(&path, "r1").unwrap().is_empty());
+        let mut audit = Audit::open(&path, None).unwrap();
+        for (run, what, number, result) in [
+            ("r1", "operation", 1, "unknown"),
+            ("r0", "operation", 2, "done"),
+            ("r1", "begin", 3, "x"),
+            ("r1", "operation", 1, "done"),
+        ] {
+            let entry = json!({ "run": run, "what": what, "operation": number, "result": result });
+            audit.add(7, entry.as_object().cloned().unwrap()).unwrap();
+        }
+        assert_eq!(results(&path, "r1").unwrap(), BTreeMap::from([(1, "done".to_owned())]));
+    }
+
+    #[test]
     fn tampering_is_told_with_the_line() {
         for key in [None, Some("hunter2")] {
             let (_directory, path) = log(key);
@@ -278,6 +338,31 @@ mod tests {
         let rest: Vec<&str> = forged.lines().skip(1).collect();
         fs::write(&path, format!("{first}\n{}\n", rest.join("\n"))).unwrap();
         assert!(verify(&path, None).unwrap_err().to_string().contains("no HMAC"));
+    }
+
+    #[test]
+    fn with_a_key_a_chain_without_any_hmac_is_damaged() {
+        let (_directory, path) = log(None);
+        let error = verify(&path, Some(&SecretString::from("hunter2"))).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1 ") && error.contains("no HMAC") && error.contains("new log"),
+            "{error}"
+        );
+        assert!(Audit::open(&path, Some(SecretString::from("hunter2"))).is_err());
+    }
+
+    #[test]
+    fn a_line_that_is_not_spelled_as_it_was_written_is_damaged() {
+        let (_directory, path) = log(None);
+        let whole = fs::read_to_string(&path).unwrap();
+        for other in [
+            whole.replacen("\"uid\":\"a\"", "\"uid\":\"x\",\"uid\":\"a\"", 1),
+            whole.replacen("{\"entry\"", "{ \"entry\"", 1),
+        ] {
+            fs::write(&path, &other).unwrap();
+            let error = verify(&path, None).unwrap_err().to_string();
+            assert!(error.contains("line 1 "), "{error}");
+        }
     }
 
     #[test]

@@ -224,6 +224,8 @@ pub struct Record {
     pub calls: BTreeMap<Call, Reached>,
     /// Tasks that are known, ours and those that were there before: a search for a lost one leaves them out.
     pub upids: Vec<String>,
+    /// The tasks of each operation, by its position.
+    pub tasks: BTreeMap<usize, Vec<String>>,
     /// The exit code, where the run has ended.
     pub exit: Option<u8>,
     lines: u64,
@@ -275,6 +277,7 @@ impl Record {
             Event::Dispatched { call, upid } => {
                 let (at, before) = self.begun(*call)?;
                 self.upids.extend(upid.clone());
+                self.tasks.entry(call.op).or_default().extend(upid.clone());
                 self.calls.insert(*call, Reached::Dispatched { at, before, upid: upid.clone() });
             }
             Event::TaskDone { call, .. } | Event::Revert { call, .. } => {
@@ -406,6 +409,7 @@ mod tests {
         journal.add(1, begin()).unwrap();
         journal.add(2, intent(CALL)).unwrap();
         journal.add(3, Event::Dispatched { call: CALL, upid: Some("UPID:x".to_owned()) }).unwrap();
+        assert_eq!(journal.record().tasks[&0], ["UPID:x"]);
         let whole = fs::read(&path).unwrap();
         let last = whole.iter().rposition(|byte| *byte == b'{').unwrap();
         for cut in [last + 1, whole.len() - 1] {
@@ -413,6 +417,7 @@ mod tests {
             let mut journal = Journal::open(&path).unwrap();
             let before = Found { digest: Some("d1".to_owned()), pending: None, ..Found::default() };
             assert_eq!(journal.record().calls[&CALL], Reached::Intent { at: 2, before }, "cut at {cut}");
+            assert!(journal.record().tasks.is_empty());
             // It goes on in a line of its own.
             journal.add(4, Event::NotDone { call: CALL }).unwrap();
             assert_eq!(read(&path).unwrap().unwrap().calls[&CALL], Reached::NotDone);

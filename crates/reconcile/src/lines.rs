@@ -45,6 +45,13 @@ impl LinesError {
 pub(crate) struct Lines {
     file: File,
     path: PathBuf,
+    /// How many bytes the whole lines take.
+    len: u64,
+    /// A line could not be written: none comes after it.
+    broken: bool,
+    /// How many bytes of a line the disk still takes.
+    #[cfg(test)]
+    room: Option<usize>,
 }
 
 impl Lines {
@@ -67,14 +74,45 @@ impl Lines {
             file.set_len(whole as u64).map_err(LinesError::io(path, "cut"))?;
         }
         file.seek(SeekFrom::Start(whole as u64)).map_err(LinesError::io(path, "read"))?;
-        Ok((Self { file, path: path.to_owned() }, lines))
+        let open = Self {
+            file,
+            path: path.to_owned(),
+            len: whole as u64,
+            broken: false,
+            #[cfg(test)]
+            room: None,
+        };
+        Ok((open, lines))
     }
 
-    /// Adds a line. It is on the disk when this comes back.
+    /// Adds a line. It is on the disk when this comes back. After one that could not be written nothing more is taken: what would come
+    /// next would stand behind half a line, or behind one that is missing.
     pub(crate) fn add(&mut self, line: &str) -> Result<(), LinesError> {
+        if self.broken {
+            let why = io::Error::other("a line before this one could not be written");
+            return Err(LinesError::io(&self.path, "written")(why));
+        }
         let bytes = format!("{line}\n");
-        let written = self.file.write_all(bytes.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(LinesError::io(&self.path, "written"))
+        if let Err(error) = self.write(bytes.as_bytes()) {
+            self.broken = true;
+            // What was written of it goes; if that fails too it is a torn last line, which is cut off when the file is opened again.
+            if let Err(error) = self.file.set_len(self.len) {
+                tracing::warn!(file = %self.path.display(), %error, "a line that was written in part could not be cut off");
+            }
+            return Err(LinesError::io(&self.path, "written")(error));
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(room) = self.room {
+            self.file.write_all(bytes.get(..room).unwrap_or(bytes))?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_all(bytes)?;
+        self.file.sync_data()
     }
 }
 
@@ -122,3 +160,22 @@ pub(crate) fn private(options: &mut OpenOptions) {
 
 #[cfg(not(unix))]
 pub(crate) fn private(_: &mut OpenOptions) {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_which_the_disk_had_no_room_leaves_nothing_and_nothing_comes_after_it() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("lines");
+        let (mut lines, _) = Lines::open(&path).unwrap();
+        lines.add("one").unwrap();
+        lines.room = Some(2);
+        assert!(lines.add("two").is_err());
+        lines.room = None;
+        assert!(lines.add("three").is_err(), "what was not written is missing before it");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::desired::Problem;
-use crate::plan::Action;
+use crate::plan::{Action, Effect, Operation};
 
 /// A scope. A guest belongs to the one that its number lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,65 @@ pub fn of(scopes: &[Scope], vmid: i64) -> Option<&Scope> {
     scopes.iter().find(|scope| scope.has(vmid))
 }
 
+/// Why operations that were planned may not be done any more, as scopes are now: the guest, and the mend. `pool_of` tells the pool of a live
+/// guest; nothing where the guest was not read, which the look before its first call tells.
+pub fn forbidden(
+    scopes: &[Scope],
+    operations: &[Operation],
+    pool_of: impl Fn(i64) -> Option<Option<String>>,
+) -> Option<String> {
+    for operation in operations {
+        let subject = format!("{} (guest {})", operation.uid, operation.vmid);
+        let Some(scope) = of(scopes, operation.vmid) else {
+            return Some(format!(
+                "{subject}: its number is in no scope any more: `pvegraph scope set NAME --vmids FIRST-LAST`, or desire another number"
+            ));
+        };
+        let name = &scope.name;
+        if scope.paused {
+            return Some(format!(
+                "{subject}: its scope {name} is paused: `pvegraph scope set {name} --resume`"
+            ));
+        }
+        let restarts = operation.effect == Effect::Restart
+            || operation.requests.iter().any(|request| request.path.ends_with("/status/reboot"));
+        let power = restarts.then_some(Action::Power);
+        if let Some(action) =
+            [operation.action].into_iter().chain(power).find(|action| !scope.allows(*action))
+        {
+            let action = action.as_str();
+            return Some(format!(
+                "{subject}: its scope {name} does not allow to {action}: add it to its `allow`"
+            ));
+        }
+        if let (Some(pool), Some(has)) = (&scope.pool, pool_of(operation.vmid))
+            && has.as_ref() != Some(pool)
+        {
+            return Some(format!(
+                "{subject}: identity conflict: the guests of its scope {name} are in the pool {pool}, and this one is not: add it there"
+            ));
+        }
+    }
+    scopes.iter().find_map(|scope| {
+        let count = |effect: Effect| {
+            let is = |one: &&Operation| one.effect == effect && scope.has(one.vmid);
+            let guests: BTreeSet<i64> = operations.iter().filter(is).map(|one| one.vmid).collect();
+            i64::try_from(guests.len()).unwrap_or(i64::MAX)
+        };
+        let limits = [
+            ("max_deletes", Some(scope.max_deletes), count(Effect::Delete), "be deleted"),
+            ("max_restarts", scope.max_restarts, count(Effect::Restart), "restart"),
+        ];
+        let (field, limit, count, word) = limits.into_iter().find_map(|(field, limit, count, word)| {
+            limit.filter(|limit| count > *limit).map(|limit| (field, limit, count, word))
+        })?;
+        Some(format!(
+            "scope {}: {count} guests would {word}, and `{field}` is {limit}: do fewer at once",
+            scope.name
+        ))
+    })
+}
+
 /// What is wrong with scopes by themselves.
 pub fn check(scopes: &[Scope]) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -86,6 +145,7 @@ pub fn check(scopes: &[Scope]) -> Vec<Problem> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 
@@ -106,5 +166,43 @@ mod tests {
         let negative = Scope { max_deletes: -1, ..Scope::new("a", 100, 200) };
         assert!(told(&[negative]).contains("`max_deletes`"));
         assert!(!Scope::new("a", 100, 200).allow.contains(&Action::Destroy));
+    }
+
+    fn configure(effect: &str, path: &str) -> Operation {
+        serde_json::from_value(serde_json::json!({
+            "number": 1, "after": [], "uid": "web", "vmid": 100, "kind": "qemu", "node": "pve1", "action": "configure",
+            "effect": effect, "reversible": true, "fields": [], "reasons": [], "affects": [], "blast": 1,
+            "fingerprint": null, "digest": null, "pending_sha256": null, "status": null,
+            "requests": [{ "method": "POST", "path": path, "set": {}, "delete": [], "with_digest": true }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn scopes_that_were_changed_since_forbid_what_they_no_longer_allow() {
+        let hot = [configure("hot", "/nodes/pve1/qemu/100/config")];
+        let restart = [configure("restart", "/nodes/pve1/qemu/100/status/reboot")];
+        let scope = || Scope::new("a", 100, 199);
+        let told = |scope: Scope, operations: &[Operation], pool: Option<&str>| {
+            forbidden(&[scope], operations, |_| Some(pool.map(str::to_owned))).unwrap_or_default()
+        };
+        assert_eq!(told(scope(), &hot, None), "");
+        assert_eq!(told(scope(), &restart, None), "");
+        assert!(forbidden(&[], &hot, |_| None).unwrap().contains("no scope any more"));
+        assert!(told(Scope { paused: true, ..scope() }, &hot, None).contains("--resume"));
+        let mut without = scope();
+        without.allow.remove(&Action::Power);
+        assert_eq!(told(without.clone(), &hot, None), "");
+        assert!(told(without, &restart, None).contains("does not allow to power"));
+        let mut without = scope();
+        without.allow.remove(&Action::Configure);
+        assert!(told(without, &hot, None).contains("does not allow to configure"));
+        let pool = Scope { pool: Some("lab".to_owned()), ..scope() };
+        assert_eq!(told(pool.clone(), &hot, Some("lab")), "");
+        assert!(told(pool.clone(), &hot, Some("other")).contains("identity conflict"));
+        assert!(told(pool, &hot, None).contains("pool lab"));
+        let few = Scope { max_restarts: Some(0), ..scope() };
+        assert_eq!(told(few.clone(), &hot, None), "");
+        assert!(told(few, &restart, None).contains("`max_restarts` is 0"));
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use pve_client::answers::ClusterStatusRow;
 use pve_client::{ApiError, PveClient};
+use pvegraph_graph::{Statement, Store, StoreError, labels};
 use pvegraph_inventory::{Cluster, ClusterId, Node, NodeStatus, build};
+use serde_json::Value;
 
 /// The certificate of a cluster's own authority, as PVE names it.
 const AUTHORITY: &str = "pve-root-ca.pem";
@@ -71,6 +73,17 @@ pub enum IdentityError {
         /// The one that the graph knows.
         known_as: String,
     },
+    /// The graph knows its authority, and it does not tell one.
+    #[error(
+        "the cluster at \"{id}\" does not tell its certificate authority, and the graph knows one ({known}): whether it is the same cluster \
+         is not known; let a node answer /nodes/NODE/certificates/info"
+    )]
+    Unproven {
+        /// The identifier.
+        id: ClusterId,
+        /// SHA-256 of the authority in the graph.
+        known: String,
+    },
     /// Two configured clusters are the same one, or have the same name.
     #[error(
         "two of the configured clusters are \"{id}\": give one of them another `name`, or list their endpoints under one [[clusters]]"
@@ -102,18 +115,80 @@ pub(crate) fn named_by(rows: &[ClusterStatusRow], endpoint: &str) -> Result<Clus
 
 /// The fingerprint of the cluster's own certificate authority, from the first node that says. Every user may ask.
 pub(crate) async fn own_authority(client: &PveClient, nodes: &[Node]) -> Option<String> {
-    for node in nodes.iter().filter(|node| node.status != NodeStatus::Offline) {
-        match client.certificates(&node.name).await {
+    let online = nodes.iter().filter(|node| node.status != NodeStatus::Offline);
+    authority_of(client, online.map(|node| node.name.as_str())).await
+}
+
+async fn authority_of(client: &PveClient, nodes: impl Iterator<Item = &str>) -> Option<String> {
+    for node in nodes {
+        match client.certificates(node).await {
             Ok(read) => {
                 let authority = read.value.into_iter().find(|certificate| certificate.filename == AUTHORITY);
                 return authority.and_then(|certificate| certificate.fingerprint);
             }
             Err(error) => {
-                tracing::debug!(node = node.name, %error, "no certificates");
+                tracing::debug!(node, %error, "no certificates");
             }
         }
     }
     None
+}
+
+/// The certificate authorities that the graph knows clusters by.
+///
+/// # Errors
+/// The store's.
+pub async fn known_authorities(store: &dyn Store) -> Result<BTreeMap<String, String>, StoreError> {
+    let text = format!(
+        "MATCH (c:{})\nWHERE c.ca_fingerprint IS NOT NULL\nRETURN c.cluster_id AS cluster_id, c.ca_fingerprint AS ca_fingerprint",
+        labels::CLUSTER.name
+    );
+    let rows = store.read(Statement::new(text)).await?;
+    let text = |at, column| rows.get(at, column).and_then(Value::as_str).map(str::to_owned);
+    let one = |at| Some((text(at, "cluster_id")?, text(at, "ca_fingerprint")?));
+    Ok((0..rows.rows.len()).filter_map(one).collect())
+}
+
+/// Why it could not be told whether a cluster is the one that the graph knows.
+#[derive(Debug, thiserror::Error)]
+pub enum UnverifiedError {
+    /// It is another one, or proves nothing.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// It does not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The graph does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Asks the cluster behind `client` for its authority, and refuses it where it is not the one that the graph knows as `id`: before
+/// it is changed, and before what is desired of it is.
+///
+/// # Errors
+/// It is another one, does not prove which it is, or can't be asked.
+pub async fn verify(client: &PveClient, store: &dyn Store, id: &ClusterId) -> Result<(), UnverifiedError> {
+    let known = known_authorities(store).await?;
+    if known.is_empty() {
+        return Ok(());
+    }
+    let nodes = client.nodes().await?.value;
+    let online = nodes.iter().filter(|node| node.status.as_deref() != Some("offline"));
+    let found = authority_of(client, online.map(|node| node.node.as_str())).await;
+    Ok(proven(id, found, &known)?)
+}
+
+/// As [`check`], but what the graph knows has to be proven.
+fn proven(
+    id: &ClusterId,
+    found: Option<String>,
+    known: &BTreeMap<String, String>,
+) -> Result<(), IdentityError> {
+    if let (Some(known), None) = (known.get(id.as_str()), &found) {
+        return Err(IdentityError::Unproven { id: id.clone(), known: known.clone() });
+    }
+    compared(id, found.as_deref(), known)
 }
 
 /// Refuses a cluster that is another one than the graph knows by its identifier, and one that the graph knows by another identifier.
@@ -122,11 +197,19 @@ pub(crate) async fn own_authority(client: &PveClient, nodes: &[Node]) -> Option<
 /// # Errors
 /// [`IdentityError::Another`], [`IdentityError::Renamed`].
 pub fn check(cluster: &Cluster, known: &BTreeMap<String, String>) -> Result<(), IdentityError> {
-    let id = cluster.id.clone();
-    match (known.get(id.as_str()), &cluster.ca_fingerprint) {
+    compared(&cluster.id, cluster.ca_fingerprint.as_deref(), known)
+}
+
+fn compared(
+    id: &ClusterId,
+    found: Option<&str>,
+    known: &BTreeMap<String, String>,
+) -> Result<(), IdentityError> {
+    let id = id.clone();
+    match (known.get(id.as_str()), found) {
         (Some(known), Some(found)) if known == found => Ok(()),
         (Some(known), Some(found)) => {
-            Err(IdentityError::Another { id, known: known.clone(), found: found.clone() })
+            Err(IdentityError::Another { id, known: known.clone(), found: found.to_owned() })
         }
         // Nothing is swept in such a run: its scope is partial.
         (_, None) => Ok(()),
@@ -165,5 +248,17 @@ mod tests {
         assert!(refused(Some("B"), &rig("A")).contains("--accept-new-authority rig"));
         assert!(check(&cluster(None), &rig("A")).is_ok());
         assert!(refused(Some("A"), &other).contains("name = \"old\""));
+    }
+
+    #[test]
+    fn what_is_changed_has_to_prove_that_it_is_what_the_graph_knows() {
+        let id: ClusterId = "rig".parse().unwrap();
+        let rig = BTreeMap::from([("rig".to_owned(), "A".to_owned())]);
+        assert!(proven(&id, Some("A".to_owned()), &rig).is_ok());
+        let copy = proven(&id, Some("B".to_owned()), &rig);
+        assert!(matches!(copy, Err(IdentityError::Another { .. })), "a restored copy has another authority");
+        let silent = proven(&id, None, &rig);
+        assert!(matches!(silent, Err(IdentityError::Unproven { .. })));
+        assert!(proven(&id, None, &BTreeMap::new()).is_ok(), "before the first sync nothing is known");
     }
 }

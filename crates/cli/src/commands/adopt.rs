@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Global;
 use super::desired::{save, shown};
-use super::drift::{one_cluster, refused};
+use super::drift::{proven_cluster, refused};
 use super::migrate::ensure_migrated;
 use crate::config::Settings;
 use crate::connect::{self, Access, HostLock};
@@ -77,7 +77,7 @@ impl Adopt {
             (connect::store(settings, Access::Write).await?, None)
         };
         ensure_migrated(&*store, lock.as_ref().map(HostLock::holder).as_ref()).await?;
-        let (id, client) = one_cluster(settings, self.cluster.as_deref()).await?;
+        let (id, client) = proven_cluster(settings, self.cluster.as_deref(), &*store).await?;
         let wanted: BTreeSet<i64> = self.vmids.iter().copied().collect();
         let live = live::read(&client, (!self.all).then_some(&wanted)).await?;
         self.all_there(&wanted, &live)?;

@@ -4,20 +4,24 @@ mod events;
 mod preflight;
 mod run;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
+use pve_client::PveClient;
 use pvegraph_graph::apply_lease;
 use pvegraph_inventory::ClusterId;
 use pvegraph_reconcile::apply::Files;
 use pvegraph_reconcile::journal::Event;
 use pvegraph_reconcile::lines::LinesError;
-use pvegraph_reconcile::plan::{FileError, Plan};
+use pvegraph_reconcile::live::{self, Live};
+use pvegraph_reconcile::plan::Plan;
 use serde_json::Value;
 
 use super::Global;
-use super::drift::one_cluster;
+use super::approve::read_plan;
+use super::drift::{one_cluster, proven_cluster};
 use crate::config::Settings;
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
@@ -105,11 +109,10 @@ impl Apply {
         let settings = unhurried(global)?;
         connect::block_on(async {
             let now = Timestamp::now().as_second();
-            let text = read(&self.plan)?;
-            let plan = Plan::from_file(&text, now).map_err(|error| refused(&self.plan, &error))?;
+            let (text, plan) = read_plan(&self.plan, now)?;
             preflight::possible(&plan)?;
             let store = connect::store(&settings, Access::Write).await?;
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
+            let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             of_cluster(&plan, &id)?;
             let (files, lock) = locked(&settings, &id)?;
             if files.open_run()?.is_some() {
@@ -124,11 +127,17 @@ impl Apply {
                 );
                 return Err(Failure::new(Exit::Blocked, text));
             }
-            let desired = preflight::current(&*store, &id, &plan).await?;
-            let approver = preflight::approver(&*store, &id, &plan, self.auto_approve, now).await?;
-            preflight::allowed(&client, &plan).await?;
-            let start = Start::Anew { text, approver };
-            let ready = Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired };
+            let live = guests_of(&client, &plan).await?;
+            let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
+            if let Some(refusal) = refusal {
+                return Err(refusal.into());
+            }
+            let (approver, until) =
+                preflight::approver(&*store, &id, &plan, self.auto_approve, now).await??;
+            preflight::allowed(&client, &plan).await??;
+            let start = Start::Anew { text, approver, until };
+            let ready =
+                Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired, live };
             ready.go(start, &self.show, global).await
         })
     }
@@ -143,10 +152,10 @@ impl Resume {
         let settings = unhurried(global)?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Write).await?;
-            let (id, client) = one_cluster(&settings, self.cluster.as_deref()).await?;
+            let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             let (files, lock) = locked(&settings, &id)?;
-            apply_lease::set_paused(&*store, id.as_str(), false).await?;
             let Some(record) = files.open_run()? else {
+                run::unpaused(&*store, &id, &lock).await?;
                 tracing::info!("{id}: there is no run to go on with");
                 return Ok(Exit::Success);
             };
@@ -163,9 +172,19 @@ impl Resume {
             }
             of_cluster(&plan, &id)?;
             let now = Timestamp::now().as_second();
-            let (desired, expired) = preflight::for_resume(&*store, &id, &plan, now).await?;
-            let ready = Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired };
-            ready.go(Start::Again { expired }, &self.show, global).await
+            let live = guests_of(&client, &plan).await?;
+            let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
+            let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
+            // Whatever forbids the rest: what was begun is followed to its end.
+            let until = match (approved, refusal) {
+                (Err(refusal), _) | (_, Some(refusal)) => Err(refusal.why),
+                (Ok(until), None) => {
+                    preflight::allowed(&client, &plan).await?.map(|()| until).map_err(|refusal| refusal.why)
+                }
+            };
+            let ready =
+                Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired, live };
+            ready.go(Start::Again { until }, &self.show, global).await
         })
     }
 }
@@ -194,26 +213,18 @@ fn unhurried(global: &Global) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    let failed =
-        |error| Failure::new(Exit::Config, format!("the plan {} can't be read: {error}", path.display()));
-    std::fs::read_to_string(path).map_err(failed)
-}
-
-fn refused(path: &Path, error: &FileError) -> Failure {
-    let exit = match error {
-        FileError::NoPlan(_) | FileError::Version { .. } => Exit::Config,
-        FileError::Edited { .. } | FileError::Stale { .. } | FileError::Future { .. } => Exit::Stale,
-    };
-    Failure::new(exit, format!("{}: {error}", path.display()))
-}
-
 /// The plan of a run that was begun while it was fresh.
 fn kept(text: &str) -> Result<Plan, Failure> {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let made = value.pointer("/plan/made_at").and_then(Value::as_i64).unwrap_or_default();
     Plan::from_file(text, made)
         .map_err(|error| Failure::failed(format!("the plan of the run that was cut off: {error}")))
+}
+
+/// The guests of a plan, as they are.
+async fn guests_of(client: &PveClient, plan: &Plan) -> Result<Live, Failure> {
+    let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
+    Ok(live::read(client, Some(&numbers)).await?)
 }
 
 fn of_cluster(plan: &Plan, id: &ClusterId) -> Result<(), Failure> {

@@ -39,17 +39,19 @@ pub struct Approve {
     minutes: i64,
 }
 
-/// Reads a plan file.
+/// Reads a plan file; answers its text as well.
 ///
 /// # Errors
 /// It can't be read, is none, was edited, or is stale.
-pub fn read_plan(path: &Path, now: i64) -> Result<Plan, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", path.display())))?;
-    Plan::from_file(&text, now).map_err(|error| {
+pub fn read_plan(path: &Path, now: i64) -> Result<(String, Plan), Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Exit::Config, format!("the plan {} can't be read: {error}", path.display()))
+    })?;
+    let plan = Plan::from_file(&text, now).map_err(|error| {
         let exit = if matches!(error, FileError::NoPlan(_)) { Exit::Config } else { Exit::Stale };
         Failure::new(exit, format!("{}: {error}", path.display()))
-    })
+    })?;
+    Ok((text, plan))
 }
 
 impl Approve {
@@ -60,7 +62,7 @@ impl Approve {
     pub fn run(self, global: &Global) -> Result<Exit, Failure> {
         let settings = global.settings()?;
         let now = Timestamp::now().as_second();
-        let plan = read_plan(&self.file, now)?;
+        let (_, plan) = read_plan(&self.file, now)?;
         let of_file = |text: String| format!("{}: {text}", self.file.display());
         if !plan.blocked.is_empty() {
             let told: Vec<String> = plan.blocked.iter().map(|one| format!("  {one}")).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pve_client::PveClient;
-use pvegraph_graph::Rows;
+use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, InvalidClusterId};
 use pvegraph_reconcile::desired::{Desired, Guest, Problem, from_document};
 use pvegraph_reconcile::diff::{self, Class, GuestDiff};
@@ -13,6 +13,7 @@ use pvegraph_reconcile::document::{self, Document, Form};
 use pvegraph_reconcile::live::{self, Live, LiveError};
 use pvegraph_reconcile::plan::Pending;
 use pvegraph_reconcile::stored::{self, Binding, StoredError};
+use pvegraph_sync::identity;
 use serde_json::{Map, Value, json};
 
 use super::Global;
@@ -149,6 +150,20 @@ pub async fn one_cluster(settings: &Settings, name: Option<&str>) -> Result<(Clu
         return Err(Failure::new(Exit::Config, text));
     };
     identified(settings, cluster).await
+}
+
+/// The same, where it is the cluster that the graph knows by this identifier: a restored copy of it has the same names and guests.
+///
+/// # Errors
+/// Likewise, or it is another cluster, or does not prove which it is.
+pub async fn proven_cluster(
+    settings: &Settings,
+    name: Option<&str>,
+    store: &dyn Store,
+) -> Result<(ClusterId, PveClient), Failure> {
+    let (id, client) = one_cluster(settings, name).await?;
+    identity::verify(&client, store, &id).await?;
+    Ok((id, client))
 }
 
 /// A configured cluster's client, with its identifier.

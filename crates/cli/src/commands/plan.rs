@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::discover::write;
-use super::drift::{Found, compare, not_managed, one_cluster};
+use super::drift::{Found, compare, not_managed, proven_cluster};
 use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -81,7 +81,7 @@ impl Of {
     /// # Errors
     /// Nothing is desired, or the cluster or the store can't be read.
     pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
-        let (id, client) = one_cluster(settings, self.cluster.as_deref()).await?;
+        let (id, client) = proven_cluster(settings, self.cluster.as_deref(), store).await?;
         let stored = stored::read(store, &id).await?.with_numbers();
         let scopes = stored::scopes(store, &id).await?;
         let policies = stored::policies(store, &id).await?;

@@ -10,7 +10,7 @@ use pvegraph_graph::lease::{Holder, LeaseError};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, Completeness};
 use pvegraph_sync::chain;
-use pvegraph_sync::identity::IdentityError;
+use pvegraph_sync::identity::{IdentityError, UnverifiedError};
 use pvegraph_sync::run::{self, ClusterError, ClusterReport, Options, Progress, RunError, Target};
 use pvegraph_sync::sweep::{Guard, Kept};
 use serde_json::{Value, json};
@@ -215,10 +215,27 @@ fn ended(outcome: &[Result<ClusterReport, ClusterError>]) -> Result<Exit, Failur
 fn code(error: &ClusterError) -> Exit {
     match error {
         ClusterError::Api { source, .. } => api_code(source),
-        ClusterError::Identity(IdentityError::Unnamed { source, .. }) => api_code(source),
-        ClusterError::Identity(_) => Exit::Config,
+        ClusterError::Identity(error) => identity_code(error),
         ClusterError::Store { source, .. } if source.is_auth() => Exit::Auth,
         ClusterError::Store { .. } => Exit::Store,
+    }
+}
+
+/// The exit code of a cluster that is refused.
+fn identity_code(error: &IdentityError) -> Exit {
+    match error {
+        IdentityError::Unnamed { source, .. } => api_code(source),
+        _ => Exit::Config,
+    }
+}
+
+impl From<UnverifiedError> for Failure {
+    fn from(error: UnverifiedError) -> Self {
+        match error {
+            UnverifiedError::Store(error) => error.into(),
+            UnverifiedError::Api(error) => Self::new(api_code(&error), error),
+            UnverifiedError::Identity(error) => Self::new(identity_code(&error), error),
+        }
     }
 }
 

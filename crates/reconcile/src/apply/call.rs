@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, task_kinds, to_revert};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::outcome::Outcome;
@@ -79,6 +79,29 @@ impl Said {
     }
 }
 
+/// What is sent with a call and must not be told: PVE repeats values in some of its messages.
+#[derive(Debug, Default)]
+struct Withheld {
+    /// By the names of the parameters.
+    values: BTreeMap<String, String>,
+    /// They can't be read any more: nothing that PVE says is told then.
+    unreadable: bool,
+}
+
+impl Withheld {
+    /// A foreign text without it.
+    fn redacted(&self, text: &str) -> String {
+        if self.unreadable {
+            return "(what Proxmox VE says is left out: it may repeat a secret or a text that can't be looked up any more)".to_owned();
+        }
+        let mut text = text.to_owned();
+        for (key, value) in self.values.iter().filter(|(_, value)| !value.is_empty()) {
+            text = text.replace(value, &format!("({key})"));
+        }
+        text
+    }
+}
+
 fn failed(reason: String) -> End {
     End::Other(Outcome::Failed { reason, refused: false })
 }
@@ -131,20 +154,21 @@ impl<'a> Run<'a> {
 impl Sending<'_, '_> {
     /// What is known of a call that a process before this one began.
     async fn resumed(&self, reached: Reached) -> Result<Known, LinesError> {
+        let hidden = &self.withheld_again().await;
         match reached {
             Reached::NotDone => Ok(Known::MayBeSent),
             Reached::Verified { waiting, .. } => Ok(Known::Ended(End::Verified { waiting })),
             Reached::Failed(reason) => Ok(Known::Ended(failed(reason))),
             Reached::Dispatched { before, upid: None, .. } => {
-                self.conclude(&before, Said::Done, &BTreeMap::new()).await
+                self.conclude(&before, Said::Done, hidden).await
             }
             Reached::Dispatched { before, upid: Some(upid), .. }
             | Reached::Unknown { before, upid: Some(upid), .. } => match upid.parse::<Upid>() {
-                Ok(upid) => self.followed(&before, &upid, &BTreeMap::new()).await,
-                Err(error) => self.unknown(error.to_string()),
+                Ok(upid) => self.followed(&before, &upid, hidden).await,
+                Err(error) => self.unknown(self.told(&format!("{error}: look at the guest"))),
             },
             Reached::Intent { at, before } | Reached::Unknown { at, before, upid: None, .. } => {
-                self.find_out(at, &before, "the process was cut off", true).await
+                self.find_out(at, &before, "the process was cut off", true, hidden).await
             }
         }
     }
@@ -166,7 +190,9 @@ impl Sending<'_, '_> {
             ..Found::default()
         };
         let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
-        if let Err(reason) = before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected) {
+        let first = !run.state().last.contains_key(&operation.vmid);
+        let may = before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected, first);
+        if let Err(reason) = may {
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
         }
         let Some(seen) = seen else {
@@ -195,7 +221,7 @@ impl Sending<'_, '_> {
                 return Ok(Known::Ended(self.end(outcome)?));
             }
         };
-        if let Err(stop) = run.fence.may_send().await {
+        if let Err(stop) = run.may_send().await {
             return Ok(Known::Ended(End::Stopped(stop)));
         }
         let began = (run.clock)();
@@ -227,7 +253,7 @@ impl Sending<'_, '_> {
                 }
             }
             Err(error) if error.outcome_unknown() => {
-                self.find_out(began, &found, &redacted(&error.to_string(), &hidden), false).await
+                self.find_out(began, &found, &hidden.redacted(&error.to_string()), false, &hidden).await
             }
             Err(error) => self.conclude(&found, Said::Refused(error), &hidden).await,
         }
@@ -250,23 +276,18 @@ impl Sending<'_, '_> {
     }
 
     /// Follows a task to its end.
-    async fn followed(
-        &self,
-        before: &Found,
-        upid: &Upid,
-        hidden: &BTreeMap<String, String>,
-    ) -> Result<Known, LinesError> {
+    async fn followed(&self, before: &Found, upid: &Upid, hidden: &Withheld) -> Result<Known, LinesError> {
         match self.run.client.follow(upid).await {
             Ok(end) => {
-                let exit = redacted(&end.exit, hidden);
+                let exit = hidden.redacted(&end.exit);
                 self.run.note(Event::TaskDone { call: self.at, exit })?;
                 if end.warned() {
-                    let text = redacted(&end.log.join("; "), hidden);
+                    let text = hidden.redacted(&end.log.join("; "));
                     tracing::warn!(
                         "{} (guest {}): {}: {text}",
                         self.operation.uid,
                         self.operation.vmid,
-                        end.exit
+                        hidden.redacted(&end.exit)
                     );
                 }
                 self.conclude(before, Said::Task(end), hidden).await
@@ -274,28 +295,25 @@ impl Sending<'_, '_> {
             // The guest tells what the task does not.
             Err(error) => match self.shown().await {
                 Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(before, waiting, &seen),
-                _ => self.unknown(format!("its task {upid} can't be followed: {error}")),
+                _ => self.unknown(
+                    self.told(&format!("its task {upid} can't be followed: {error}: look at the guest")),
+                ),
             },
         }
     }
 
     /// Settles a call to which PVE has said something.
-    async fn conclude(
-        &self,
-        before: &Found,
-        said: Said,
-        hidden: &BTreeMap<String, String>,
-    ) -> Result<Known, LinesError> {
-        let Self { run, at, operation, .. } = *self;
+    async fn conclude(&self, before: &Found, said: Said, hidden: &Withheld) -> Result<Known, LinesError> {
+        let Self { run, at, operation, request } = *self;
         if said.is_busy() {
-            let reason = redacted(&said.text(), hidden);
+            let reason = hidden.redacted(&said.text());
             run.progress.tell(&Happened::Busy { operation: operation.number, reason: &reason });
             run.note(Event::Busy { call: at, reason })?;
             return Ok(Known::MayBeSent);
         }
-        let mut looks = 0;
+        let mut looked = 0;
         let (after, seen) = loop {
-            looks += 1;
+            looked += 1;
             match self.shown().await {
                 Ok((After::Holds { waiting, blind }, seen)) => {
                     // What can't be read back counts as done only where PVE said so.
@@ -305,51 +323,53 @@ impl Sending<'_, '_> {
                                 "{} (guest {}): it is as it was meant, although {}",
                                 operation.uid,
                                 operation.vmid,
-                                redacted(&said.text(), hidden)
+                                hidden.redacted(&said.text())
                             );
                         }
                         return self.verified(before, waiting, &seen);
                     }
                     break (Vec::new(), Some(seen));
                 }
-                Ok((After::Not(_), _)) if said.is_good() && looks < run.patience.looks => {
+                Ok((After::Not(_), _)) if said.is_good() && looked < looks(request, &run.patience) => {
                     tokio::time::sleep(run.patience.between).await;
                 }
                 Ok((After::Not(fields), seen)) => break (fields, Some(seen)),
                 Err(why) => {
-                    return self.unknown(format!(
-                        "{}, and the guest can't be looked at: {why}",
-                        redacted(&said.text(), hidden)
-                    ));
+                    let said = hidden.redacted(&said.text());
+                    return self.unknown(
+                        self.told(&format!("{said}, and the guest can't be looked at: {why}: look at it")),
+                    );
                 }
             }
         };
         let mut reason =
-            format!("{} (guest {}): {}", operation.uid, operation.vmid, redacted(&said.text(), hidden));
+            format!("{} (guest {}): {}", operation.uid, operation.vmid, hidden.redacted(&said.text()));
         if let Said::Task(end) = &said
             && !end.success
         {
             let log: Vec<&String> = end.log.iter().filter(|line| !line.starts_with("update ")).collect();
             if let Some(last) = log.last().filter(|last| !last.contains(&end.exit)) {
-                reason.push_str(&format!(" ({})", redacted(last, hidden)));
+                reason.push_str(&format!(" ({})", hidden.redacted(last)));
             }
         }
         if said.is_good() {
             reason.push_str(&format!(", and it is not as it was meant: {}", after.join(", ")));
         }
-        if let Some(seen) = &seen {
-            reason.push_str(&self.taken_back(before, seen).await?);
-        }
-        let (refused, conflict) = match &said {
+        let (refused, conflict, answered) = match &said {
             Said::Refused(error) => (
                 error.is_forbidden() || error.is_unauthorized(),
                 error.class() == Some(FailureClass::Conflict),
+                error.answer().is_some(),
             ),
-            _ => (false, false),
+            _ => (false, false, true),
         };
+        // Nothing of ours was written: what waits is somebody else's.
         if conflict {
             reason.push_str("; somebody changed its configuration since: plan again");
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+        }
+        if let Some(seen) = seen.as_ref().filter(|_| answered) {
+            reason.push_str(&self.taken_back(before, seen).await?);
         }
         Ok(Known::Ended(self.end(Outcome::Failed { reason, refused })?))
     }
@@ -361,6 +381,7 @@ impl Sending<'_, '_> {
         before: &Found,
         why: &str,
         resumed: bool,
+        hidden: &Withheld,
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
@@ -373,7 +394,7 @@ impl Sending<'_, '_> {
             match self.lost_task(began).await {
                 Ok(Some(upid)) => {
                     self.dispatched(Some(&upid))?;
-                    return self.followed(before, &upid, &BTreeMap::new()).await;
+                    return self.followed(before, &upid, hidden).await;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -452,7 +473,7 @@ impl Sending<'_, '_> {
         if operation.kind != GuestType::Qemu || !request.path.ends_with("/config") {
             return Ok(String::new());
         }
-        let keys = to_revert(request, &before.waiting, seen);
+        let keys = to_revert(operation, request, &before.waiting, seen, run.style);
         if keys.is_empty() {
             return Ok(String::new());
         }
@@ -513,9 +534,35 @@ impl Sending<'_, '_> {
     }
 
     /// What is sent and must not be told.
-    fn hidden(&self, form: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    fn hidden(&self, form: &BTreeMap<String, String>) -> Withheld {
         let secret = |key: &String| !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_)));
-        form.iter().filter(|(key, _)| secret(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+        let values = form
+            .iter()
+            .filter(|(key, _)| secret(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        Withheld { values, unreadable: false }
+    }
+
+    /// The same of a call that a process before this one has sent.
+    async fn withheld_again(&self) -> Withheld {
+        let Self { run, operation, request, .. } = *self;
+        if request.set.values().all(|value| matches!(value, FormValue::Plain(_))) {
+            return Withheld::default();
+        }
+        let seen = self.look().await.ok().flatten();
+        let form = run.desired.guests.get(&operation.uid).and_then(|guest| {
+            request.form(None, guest, seen.as_ref().map(|seen| &seen.guest), run.secrets).ok()
+        });
+        match form {
+            Some(form) => self.hidden(&form),
+            None => Withheld { values: BTreeMap::new(), unreadable: true },
+        }
+    }
+
+    /// A text about this guest.
+    fn told(&self, text: &str) -> String {
+        format!("{} (guest {}): {text}", self.operation.uid, self.operation.vmid)
     }
 }
 
@@ -524,11 +571,16 @@ fn same(one: &Found, other: &Found) -> bool {
     one.digest == other.digest && one.pending == other.pending
 }
 
-/// A foreign text without what must not be told: PVE repeats values in some of its messages.
-fn redacted(text: &str, hidden: &BTreeMap<String, String>) -> String {
-    let mut text = text.to_owned();
-    for (key, value) in hidden.iter().filter(|(_, value)| !value.is_empty()) {
-        text = text.replace(value, &format!("({key})"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_not_be_told_is_taken_out_of_what_pve_says() {
+        let values = BTreeMap::from([("cipassword".to_owned(), "hunter2".to_owned())]);
+        let known = Withheld { values, unreadable: false };
+        assert_eq!(known.redacted("bad value 'hunter2'"), "bad value '(cipassword)'");
+        let unknown = Withheld { values: BTreeMap::new(), unreadable: true };
+        assert!(!unknown.redacted("bad value 'hunter2'").contains("hunter2"));
     }
-    text
 }

@@ -9,6 +9,7 @@ use pve_client::Size;
 use pvegraph_inventory::ClusterId;
 use sha2::{Digest, Sha256};
 
+use super::Patience;
 use super::limits::allocated;
 use super::look::Look;
 use crate::canonical::{Canonical, TagStyle, canonical, hex, is_disk};
@@ -19,7 +20,7 @@ use crate::plan::{Action, FormValue, Method, Operation, Request};
 pub type Stale = String;
 
 /// Says whether the call may be sent to this guest. `expected`: digest and pending changes, the plan's before the first call of a
-/// guest, later those after our own call before.
+/// guest, later those after our own call before. `first`: no call of this run has changed the guest yet.
 ///
 /// # Errors
 /// It may not.
@@ -29,6 +30,7 @@ pub fn before(
     call: usize,
     look: Option<&Look>,
     expected: &Found,
+    first: bool,
 ) -> Result<(), Stale> {
     let Operation { uid, vmid, node, .. } = operation;
     let refuse = |field: &str, text: &str| Err(format!("{uid} (guest {vmid}): `{field}`: {text}"));
@@ -63,8 +65,15 @@ pub fn before(
     if expected.pending.is_some() && found.pending != expected.pending {
         return refuse("pending", "what waits for its restart was changed since: plan again");
     }
+    // The digest tells nothing of it, and what a change does to a guest depends on whether it runs.
+    if let Some(planned) = operation.status.as_ref().filter(|planned| first && **planned != look.guest.status)
+    {
+        return refuse("state", &format!("it was {planned}, and is {} now: plan again", look.guest.status));
+    }
     let request = operation.requests.get(call);
-    if look.ha_managed && request.is_some_and(|request| power(request).is_some()) {
+    // A restart is not undone: the guest runs before and after it.
+    let undone = |request: &Request| power(request).is_some_and(|action| action != "reboot");
+    if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
     }
     Ok(())
@@ -103,6 +112,17 @@ fn ha_state(request: &Request) -> Option<&'static str> {
         "started" => Some("running"),
         "stopped" => Some("stopped"),
         _ => None,
+    }
+}
+
+/// How often the guest is looked at until it shows what this call does.
+pub fn looks(request: &Request, patience: &Patience) -> u32 {
+    if ha_state(request).is_some() {
+        patience.ha_looks
+    } else if power(request) == Some("reboot") {
+        patience.restart_looks
+    } else {
+        patience.looks
     }
 }
 
@@ -274,10 +294,22 @@ fn made(
         && options.iter().all(|(sub, value)| has.get(sub) == Some(value))
 }
 
-/// The options that a failed call has left waiting and that did not wait before: these alone are taken back.
-pub fn to_revert(request: &Request, waited_before: &[String], look: &Look) -> Vec<String> {
-    let ours = request.set.keys().chain(&request.delete);
-    ours.filter(|key| look.pending.contains_key(*key) && !waited_before.contains(key)).cloned().collect()
+/// The options that a failed call has left waiting, with what it sent, and that did not wait before: these alone are taken back. What
+/// somebody else has written meanwhile is theirs.
+pub fn to_revert(
+    operation: &Operation,
+    request: &Request,
+    waited_before: &[String],
+    look: &Look,
+    style: TagStyle,
+) -> Vec<String> {
+    let ours = |key: &String| match (look.pending.get(key), request.set.get(key)) {
+        (Some(Some(coming)), Some(sent)) => matches(operation, key, sent, Some(coming), style),
+        (Some(None), None) => request.delete.contains(key),
+        _ => false,
+    };
+    let written = request.set.keys().chain(&request.delete);
+    written.filter(|key| ours(key) && !waited_before.contains(key)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -331,6 +363,7 @@ mod tests {
             fingerprint: Some(UUID.to_owned()),
             digest: Some("d1".to_owned()),
             pending_sha256: None,
+            status: Some("running".to_owned()),
             requests: vec![request.clone()],
         }
     }
@@ -418,6 +451,12 @@ mod tests {
         let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
         assert_eq!(after_of(&start, &seen(&[], &[])), holds(&[]));
         let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
+        let patience = Patience::default();
+        assert!(
+            looks(&ha, &patience) * 2 >= 300,
+            "high availability takes minutes, looked at every two seconds"
+        );
+        assert!(looks(&start, &patience) < looks(&ha, &patience));
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
         assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
@@ -430,7 +469,7 @@ mod tests {
         let pending = Some(pending_sha256(&BTreeMap::new()));
         let expected = Found { digest: Some("d1".to_owned()), pending, ..Found::default() };
         let cluster = "rig".parse().unwrap();
-        let told = |look: Option<&Look>| before(&cluster, &operation(&request), 0, look, &expected);
+        let told = |look: Option<&Look>| before(&cluster, &operation(&request), 0, look, &expected, true);
         assert_eq!(told(Some(&seen(&[], &[]))), Ok(()));
         assert!(told(None).unwrap_err().contains("`node`"));
         for (look, field) in [
@@ -443,6 +482,12 @@ mod tests {
             let error = told(Some(&look)).unwrap_err();
             assert!(error.contains("web (guest 100)") && error.contains(&format!("`{field}`")), "{error}");
         }
+        let mut stopped = seen(&[], &[]);
+        stopped.guest.status = "stopped".to_owned();
+        let error = told(Some(&stopped)).unwrap_err();
+        assert!(error.contains("`state`") && error.contains("plan again"), "{error}");
+        let ours = before(&cluster, &operation(&request), 0, Some(&stopped), &expected, false);
+        assert_eq!(ours, Ok(()), "a call of this run may have stopped it");
         let mut other = seen(&[], &[]);
         other
             .guest
@@ -451,14 +496,31 @@ mod tests {
         assert!(told(Some(&other)).unwrap_err().contains("identity conflict"));
         let start = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/start");
         let managed = Look { ha_managed: true, ..seen(&[], &[]) };
-        let error = before(&cluster, &operation(&start), 0, Some(&managed), &expected).unwrap_err();
+        let error = before(&cluster, &operation(&start), 0, Some(&managed), &expected, true).unwrap_err();
         assert!(error.contains("`ha`"), "{error}");
+        // A restart undoes nothing of what high availability wants.
+        let reboot = Request::new(Method::Post, "/nodes/pve1/qemu/100/status/reboot");
+        assert_eq!(before(&cluster, &operation(&reboot), 0, Some(&managed), &expected, true), Ok(()));
     }
 
     #[test]
     fn only_what_this_call_left_waiting_is_taken_back() {
-        let request = config("cores", "4").with("memory", "4096");
-        let look = seen(&[], &[("cores", Some("4")), ("memory", Some("4096")), ("bios", Some("ovmf"))]);
-        assert_eq!(to_revert(&request, &["memory".to_owned()], &look), ["cores"]);
+        let mut request = config("cores", "4").with("memory", "4096").with("sockets", "2");
+        request.delete.extend(["balloon".to_owned(), "shares".to_owned()]);
+        let look = seen(
+            &[],
+            &[
+                ("cores", Some("4")),
+                ("memory", Some("4096")),
+                ("bios", Some("ovmf")),
+                // Somebody else's, written while ours was on its way.
+                ("sockets", Some("1")),
+                ("balloon", None),
+                ("shares", Some("9")),
+            ],
+        );
+        let waited = ["memory".to_owned()];
+        let taken_back = to_revert(&operation(&request), &request, &waited, &look, TagStyle::default());
+        assert_eq!(taken_back, ["cores", "balloon"]);
     }
 }

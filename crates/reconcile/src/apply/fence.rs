@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pvegraph_graph::apply_lease::AuditHead;
 use pvegraph_graph::desired_labels::BINDING;
@@ -21,8 +21,10 @@ use crate::audit::Head;
 
 /// How long the graph is waited for before a call. It may be down for as long as the lease lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long before its end the lease is no longer relied on, in seconds: longer than the time-out of a request.
-const MARGIN: i64 = 60;
+/// How long before its end the lease is no longer relied on, in seconds: at least that, and longer than the time-out of a request.
+const MARGIN: u64 = 60;
+/// By how many seconds it is longer.
+const BEYOND_REQUEST: u64 = 20;
 /// How often the lease is renewed beside the work.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 6);
 
@@ -54,20 +56,44 @@ pub struct Fence<'a> {
     store: &'a dyn Store,
     lease: Lease,
     clock: Clock<'a>,
+    margin: Duration,
     state: Mutex<State>,
 }
 
 struct State {
-    good_until: i64,
+    good: Good,
     head: Option<AuditHead>,
     stop: Option<Stop>,
 }
 
+/// When the lease was ours for certain: just before it was asked for. By two clocks, because the host's time may be set, and the other
+/// one stands still while the host sleeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Good {
+    instant: Instant,
+    epoch_seconds: i64,
+}
+
+impl Good {
+    /// Now, before the lease is asked for. `now` is in epoch seconds.
+    pub fn since(now: i64) -> Self {
+        Self { instant: Instant::now(), epoch_seconds: now }
+    }
+
+    /// For how much longer nobody else can have it.
+    fn left(self, instant: Instant, now: i64) -> Duration {
+        let whole = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
+        let went = u64::try_from(now.saturating_sub(self.epoch_seconds)).unwrap_or_default();
+        let went = instant.saturating_duration_since(self.instant).max(Duration::from_secs(went));
+        whole.saturating_sub(went)
+    }
+}
+
 impl<'a> Fence<'a> {
-    /// Of a lease that was taken at `now`.
-    pub fn new(store: &'a dyn Store, lease: Lease, clock: Clock<'a>) -> Self {
-        let state = State { good_until: clock() + LEASE_SECONDS, head: None, stop: None };
-        Self { store, lease, clock, state: Mutex::new(state) }
+    /// Of a lease that was taken after `good`. `request`: how long a call to PVE may take.
+    pub fn new(store: &'a dyn Store, lease: Lease, clock: Clock<'a>, good: Good, request: Duration) -> Self {
+        let state = State { good, head: None, stop: None };
+        Self { store, lease, clock, margin: margin(request), state: Mutex::new(state) }
     }
 
     /// Notes the head of the audit log, which is mirrored with the next renewal.
@@ -90,12 +116,13 @@ impl<'a> Fence<'a> {
             return Err(stop.clone());
         }
         let now = (self.clock)();
+        let asked = Good::since(now);
         let head = self.state().head.clone();
         let renewed = tokio::time::timeout(PATIENCE, self.lease.renew(self.store, head.as_ref(), now)).await;
         let mut state = self.state();
         match renewed {
             Ok(Ok(paused)) => {
-                state.good_until = now + LEASE_SECONDS;
+                state.good = asked;
                 if paused { Err(Stop::Paused) } else { Ok(()) }
             }
             Ok(Err(error)) if error.is_lease_lost() => {
@@ -109,9 +136,12 @@ impl<'a> Fence<'a> {
     }
 
     fn without_graph(&self, state: &State, why: &str) -> Result<(), Stop> {
-        let left = state.good_until - (self.clock)();
-        if left > MARGIN {
-            tracing::warn!("the lease could not be renewed, and is ours for {left} s more: {why}");
+        let left = state.good.left(Instant::now(), (self.clock)());
+        if left > self.margin {
+            tracing::warn!(
+                "the lease could not be renewed, and is ours for {} s more: {why}",
+                left.as_secs()
+            );
             return Ok(());
         }
         Err(Stop::LeaseLost(format!("the lease could not be renewed in time: {why}")))
@@ -167,5 +197,33 @@ impl<'a> Fence<'a> {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long before the lease's end nothing is sent any more where a request may take so long.
+fn margin(request: Duration) -> Duration {
+    (request + Duration::from_secs(BEYOND_REQUEST)).max(Duration::from_secs(MARGIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lease_is_ours_by_both_clocks_or_not_at_all() {
+        let good = Good::since(1_000);
+        let at =
+            |seconds: u64, now: i64| good.left(good.instant + Duration::from_secs(seconds), now).as_secs();
+        assert_eq!(at(0, 1_000), 120);
+        assert_eq!(at(30, 1_030), 90);
+        assert_eq!(at(30, 400), 90, "the host's time was set back");
+        assert_eq!(at(1, 1_100), 20, "the host slept");
+        assert_eq!(at(500, 1_500), 0);
+    }
+
+    #[test]
+    fn a_request_ends_before_the_lease() {
+        assert_eq!(margin(Duration::from_secs(10)), Duration::from_secs(60));
+        assert_eq!(margin(Duration::from_secs(90)), Duration::from_secs(110));
     }
 }

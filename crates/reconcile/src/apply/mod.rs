@@ -14,6 +14,7 @@ mod call;
 mod conditions;
 mod fence;
 mod files;
+mod genuine;
 mod limits;
 mod look;
 mod outcome;
@@ -30,11 +31,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use conditions::is_known;
-pub use fence::{Fence, Stop};
+pub use fence::{Fence, Good, Stop};
 pub use files::Files;
+pub use genuine::odd;
 pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
 pub use look::{Look, look};
-pub use outcome::{Ended, Outcome};
+pub use outcome::{Ended, Outcome, untold};
 pub use privileges::{Needed, missing, needed};
 
 use crate::audit::Audit;
@@ -113,6 +115,10 @@ pub struct Patience {
     pub backoff: Duration,
     /// How often a guest is looked at until it shows what was done, or is taken for unchanged.
     pub looks: u32,
+    /// The same for a restart.
+    pub restart_looks: u32,
+    /// The same for a state that high availability was asked for: it shuts guests down itself.
+    pub ha_looks: u32,
     /// The wait between two looks.
     pub between: Duration,
 }
@@ -120,7 +126,14 @@ pub struct Patience {
 impl Default for Patience {
     /// PVE waits ten seconds for a guest's lock itself; HA's states lag by up to ten.
     fn default() -> Self {
-        Self { retries: 5, backoff: Duration::from_secs(1), looks: 6, between: Duration::from_secs(2) }
+        Self {
+            retries: 5,
+            backoff: Duration::from_secs(1),
+            looks: 6,
+            restart_looks: 30,
+            ha_looks: 150,
+            between: Duration::from_secs(2),
+        }
     }
 }
 
@@ -146,6 +159,8 @@ pub struct Run<'a> {
     clock: Clock<'a>,
     patience: Patience,
     who: Who,
+    valid_until: i64,
+    told: BTreeMap<usize, String>,
     state: Mutex<State>,
 }
 
@@ -184,6 +199,10 @@ pub struct Setup<'a> {
     pub patience: Patience,
     /// Who applies.
     pub who: Who,
+    /// When the plan or its approval ends, whichever is first, in epoch seconds: nothing is sent from then on.
+    pub valid_until: i64,
+    /// What the audit log says of the run's operations already; see [`crate::audit::results`].
+    pub told: BTreeMap<usize, String>,
     /// The run's journal, begun.
     pub journal: Journal,
     /// The audit log.
@@ -205,6 +224,8 @@ impl<'a> Run<'a> {
             clock,
             patience,
             who,
+            valid_until,
+            told,
             journal,
             audit,
         } = setup;
@@ -216,9 +237,24 @@ impl<'a> Run<'a> {
                 last.insert(operation.vmid, after.clone());
             }
         }
-        let state = State { journal, audit, last, upids: BTreeMap::new(), touched: Default::default() };
-        let state = Mutex::new(state);
-        Self { client, plan, desired, style, storages, fence, progress, secrets, clock, patience, who, state }
+        let upids = journal.record().tasks.clone();
+        let state = Mutex::new(State { journal, audit, last, upids, touched: Default::default() });
+        Self {
+            client,
+            plan,
+            desired,
+            style,
+            storages,
+            fence,
+            progress,
+            secrets,
+            clock,
+            patience,
+            who,
+            valid_until,
+            told,
+            state,
+        }
     }
 
     /// Does the plan's operations, and answers what came of each, and what stopped the run.
@@ -321,8 +357,14 @@ impl<'a> Run<'a> {
                     }
                     waits.extend(waiting);
                 }
-                call::End::Other(outcome) => return Ok((outcome, None)),
-                call::End::Stopped(stop) => return Ok((Outcome::NotBegun, Some(stop))),
+                call::End::Other(outcome) => return Ok((half_done(number, operation, outcome), None)),
+                call::End::Stopped(stop) => {
+                    let outcome = match number {
+                        0 => Outcome::NotBegun,
+                        _ => half_done(number, operation, Outcome::Stale { reason: stop.to_string() }),
+                    };
+                    return Ok((outcome, Some(stop)));
+                }
             }
         }
         waits.sort();
@@ -337,7 +379,8 @@ impl<'a> Run<'a> {
         self.progress.tell(&Happened::Ends { operation: number, uid, vmid, action, outcome });
         let upids = {
             let mut state = self.state();
-            if !state.touched.remove(&at) {
+            let (touched, begun) = (state.touched.remove(&at), has_begun(&state, at));
+            if !untold(outcome, touched, begun, self.told.get(&operation.number).map(String::as_str)) {
                 return Ok(());
             }
             state.upids.remove(&at).unwrap_or_default()
@@ -386,11 +429,39 @@ impl<'a> Run<'a> {
 
     /// Was something of it begun, by the process before this one perhaps?
     fn was_begun(&self, at: usize) -> bool {
-        self.state().journal.record().calls.keys().any(|call| call.op == at)
+        has_begun(&self.state(), at)
+    }
+
+    /// May a call be sent now?
+    async fn may_send(&self) -> Result<(), Stop> {
+        if let Some(stop) = expired((self.clock)(), self.valid_until) {
+            self.fence.stop(stop);
+        }
+        self.fence.may_send().await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn expired(now: i64, valid_until: i64) -> Option<Stop> {
+    let why = "the plan, or its approval, has expired meanwhile: plan again for what is left";
+    (now >= valid_until).then(|| Stop::Expired(why.to_owned()))
+}
+
+fn has_begun(state: &State, at: usize) -> bool {
+    state.journal.record().calls.keys().any(|call| call.op == at)
+}
+
+/// What came of an operation of whose calls the first `done` were done.
+fn half_done(done: usize, operation: &Operation, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Stale { reason } | Outcome::Failed { reason, .. } if done > 0 => {
+            let all = operation.requests.len();
+            Outcome::HalfDone { reason: format!("{done} of its {all} calls were done: {reason}") }
+        }
+        other => other,
     }
 }
 
@@ -403,5 +474,31 @@ fn mark(begun: &mut [bool], at: usize) {
 fn set(outcomes: &mut [Option<Outcome>], at: usize, outcome: Option<Outcome>) {
     if let Some(place) = outcomes.get_mut(at) {
         *place = outcome;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_once_plan_or_approval_have_ended() {
+        assert_eq!(expired(99, 100), None);
+        assert!(matches!(expired(100, 100), Some(Stop::Expired(_))));
+    }
+
+    #[test]
+    fn an_operation_of_which_some_calls_were_done_is_half_done() {
+        let operation: Result<Operation, _> = serde_json::from_value(json!({
+            "number": 1, "after": [], "uid": "web", "vmid": 100, "kind": "qemu", "node": "pve1", "action": "configure",
+            "effect": "restart", "reversible": true, "fields": [], "reasons": [], "affects": [], "blast": 1,
+            "fingerprint": null, "digest": null, "pending_sha256": null, "status": null, "requests": [],
+        }));
+        let Ok(operation) = operation else { panic!("{operation:?}") };
+        let stale = Outcome::Stale { reason: "x".to_owned() };
+        assert_eq!(half_done(0, &operation, stale.clone()), stale);
+        assert_eq!(half_done(1, &operation, stale).word(), "half done");
+        let unknown = Outcome::Unknown { reason: "x".to_owned() };
+        assert_eq!(half_done(1, &operation, unknown.clone()), unknown);
     }
 }

@@ -30,6 +30,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// Some of its calls were done, and the others were not.
+    HalfDone {
+        /// What was not, and why.
+        reason: String,
+    },
     /// It was not begun, because one before it was not done.
     Skipped,
     /// It was not begun, because the run was stopped.
@@ -45,6 +50,7 @@ impl Outcome {
             Self::Stale { .. } => "stale",
             Self::Failed { .. } => "failed",
             Self::Unknown { .. } => "unknown",
+            Self::HalfDone { .. } => "half done",
             Self::Skipped => "skipped",
             Self::NotBegun => "not begun",
         }
@@ -53,10 +59,20 @@ impl Outcome {
     /// What there is to say of it.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Stale { reason } | Self::Failed { reason, .. } | Self::Unknown { reason } => Some(reason),
+            Self::Stale { reason }
+            | Self::Failed { reason, .. }
+            | Self::Unknown { reason }
+            | Self::HalfDone { reason } => Some(reason),
             _ => None,
         }
     }
+}
+
+/// Whether what came of an operation has to be written into the audit log. `touched`: something became known of it in this process;
+/// `told`: what the log says of it so far. A process may have been killed between the journal's line and the log's.
+pub fn untold(outcome: &Outcome, touched: bool, begun: bool, told: Option<&str>) -> bool {
+    let settled = matches!(told, Some("done" | "pending restart" | "stale" | "failed"));
+    touched || begun && !settled && told != Some(outcome.word())
 }
 
 /// How a run ended, with the program's exit code.
@@ -105,7 +121,10 @@ impl Ended {
             return if waits { Self::PendingRestart } else { Self::Applied };
         }
         let stopped = matches!(stop, Some(Stop::Paused | Stop::Interrupted));
-        if any(|outcome| matches!(outcome, Outcome::Done { .. } | Outcome::Unknown { .. })) || stopped {
+        let some = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Done { .. } | Outcome::Unknown { .. } | Outcome::HalfDone { .. })
+        };
+        if any(some) || stopped {
             return Self::Partial;
         }
         if any(|outcome| matches!(outcome, Outcome::Failed { refused: true, .. })) {
@@ -143,9 +162,27 @@ mod tests {
         assert_eq!(code(&[&failed, &stale]), 1);
         assert_eq!(code(&[&refused]), 12);
         assert_eq!(code(&[&unknown]), 3);
+        let half = Outcome::HalfDone { reason: String::new() };
+        assert_eq!(code(&[&half]), 3);
+        assert_eq!(code(&[&half, &failed]), 3);
         assert_eq!(Ended::of(&[done.clone(), Outcome::NotBegun], Some(&Stop::Paused)).code(), 3);
         assert_eq!(Ended::of(&[Outcome::NotBegun], Some(&Stop::Paused)).code(), 3);
         assert_eq!(Ended::of(&[Outcome::NotBegun], Some(&Stop::Expired(String::new()))).code(), 7);
         assert_eq!(Ended::of(&[done], Some(&Stop::LeaseLost(String::new()))).code(), 11);
+    }
+
+    #[test]
+    fn what_the_journal_has_and_the_audit_log_has_not_is_told_after_a_crash() {
+        let done = Outcome::Done { waiting: Vec::new() };
+        let unknown = Outcome::Unknown { reason: String::new() };
+        assert!(untold(&done, false, true, None), "killed between the two");
+        assert!(untold(&done, false, true, Some("unknown")) && untold(&done, false, true, Some("half done")));
+        assert!(!untold(&done, false, true, Some("done")), "and no more than once");
+        assert!(!untold(&unknown, false, true, Some("unknown")));
+        assert!(!untold(&Outcome::Skipped, false, false, None), "nothing was done of it");
+        assert!(untold(&unknown, true, true, Some("unknown")));
+        // The journal has one word for both.
+        let failed = Outcome::Failed { reason: String::new(), refused: false };
+        assert!(!untold(&failed, false, true, Some("stale")));
     }
 }

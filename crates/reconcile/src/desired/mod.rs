@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_inventory::{ClusterId, GuestType};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-use crate::canonical::Canonical;
+use crate::canonical::{Canonical, hex};
 use crate::document::{Deletion, Policy, Power, Reboot, SecretRef};
+use crate::plan::canonical_json;
 
 pub use check::{Problem, check};
 pub use convert::{entered, from_document};
@@ -27,6 +29,14 @@ pub struct Desired {
     pub guests: BTreeMap<String, Guest>,
     /// What is stored and not managed yet, by section and name.
     pub sections: BTreeMap<(Section, String), Value>,
+}
+
+impl Desired {
+    /// SHA-256 of the document that tells it, as canonical JSON.
+    pub fn sha256(&self) -> String {
+        let document = serde_json::to_value(to_document(self)).unwrap_or_default();
+        hex(&Sha256::digest(canonical_json(&document).as_bytes()))
+    }
 }
 
 /// A part of the document that is not managed yet.

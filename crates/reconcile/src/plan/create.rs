@@ -73,6 +73,7 @@ pub(super) fn create(
         fingerprint: None,
         digest: None,
         pending_sha256: None,
+        status: None,
         requests: vec![request],
     };
     let why = diff.changes.iter().map(ToString::to_string).collect();

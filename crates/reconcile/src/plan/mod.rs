@@ -118,6 +118,9 @@ pub struct Operation {
     pub digest: Option<String>,
     /// SHA-256 of what waits for a restart there, likewise; see [`pending_sha256`].
     pub pending_sha256: Option<String>,
+    /// Whether it runs (`running`, `stopped`), which it must still do before the first operation of the guest; nothing where it is made by
+    /// this plan, or was not known.
+    pub status: Option<String>,
     /// The calls, in their order; each after the task of the one before ended.
     pub requests: Vec<Request>,
 }
@@ -130,6 +133,8 @@ pub struct Plan {
     pub cluster: String,
     /// The desired state's generation.
     pub generation: i64,
+    /// SHA-256 of the desired state: what is written by hand does not raise the generation. See [`Desired::sha256`].
+    pub desired_sha256: String,
     /// When it was made, in epoch seconds.
     pub made_at: i64,
     /// When it is stale.
@@ -272,6 +277,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan {
         cluster: input.desired.cluster.to_string(),
         generation: input.generation,
+        desired_sha256: input.desired.sha256(),
         made_at: input.now,
         expires_at: input.now + VALID_SECONDS,
         operations: Vec::new(),

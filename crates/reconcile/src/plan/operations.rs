@@ -130,6 +130,8 @@ impl One<'_> {
             fingerprint: self.live.fingerprint(),
             digest: self.live.config.get("digest").cloned(),
             pending_sha256: pending.map(pending_sha256),
+            status: Some(self.live.status.clone())
+                .filter(|status| matches!(&**status, "running" | "stopped")),
             requests,
         }
     }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use pve_client::PveClient;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{is_known, missing, needed};
+use pvegraph_reconcile::apply::{is_known, missing, needed, odd};
 use pvegraph_reconcile::desired::Desired;
+use pvegraph_reconcile::document::Policy;
+use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::stored::Approval;
 use pvegraph_reconcile::{scope, stored};
@@ -33,35 +35,48 @@ pub fn possible(plan: &Plan) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Blocked, text));
         }
     }
-    Ok(())
+    match odd(plan) {
+        Some(what) => Err(Failure::new(Exit::Blocked, format!("{what}; nothing was changed"))),
+        None => Ok(()),
+    }
 }
 
-/// What is desired, if it is still what the plan was made of.
-pub async fn current(store: &dyn Store, id: &ClusterId, plan: &Plan) -> Result<Desired, Failure> {
-    let stored = stored::read(store, id).await?;
-    if let Some(why) = changed(store, id, plan, &stored).await? {
-        return Err(Failure::new(Exit::Stale, format!("the plan is stale, and nothing was changed: {why}")));
-    }
-    let blocked = |text: String| Failure::new(Exit::Blocked, format!("{text}; nothing was changed"));
+/// What is desired, and why nothing of the plan may be begun: what the graph has is not what it was made of, or scopes do not allow it any
+/// more. `live`: the plan's guests.
+///
+/// # Errors
+/// The store's, or what is there is not valid.
+pub async fn current(
+    store: &dyn Store,
+    id: &ClusterId,
+    plan: &Plan,
+    live: &Live,
+) -> Result<(Desired, Option<Refusal>), Failure> {
+    let stored = stored::read(store, id).await?.with_numbers();
     let scopes = stored::scopes(store, id).await?;
-    for operation in &plan.operations {
-        let subject = format!("{} (guest {})", operation.uid, operation.vmid);
-        match scope::of(&scopes, operation.vmid) {
-            None => return Err(blocked(format!("{subject}: it is in no scope any more: plan again"))),
-            Some(scope) if scope.paused => {
-                return Err(blocked(format!("{subject}: its scope {} is paused", scope.name)));
-            }
-            Some(scope) if !scope.allows(operation.action) => {
-                let action = operation.action.as_str();
-                return Err(blocked(format!(
-                    "{subject}: its scope {} does not allow to {action} any more",
-                    scope.name
-                )));
-            }
-            Some(_) => {}
+    let why = match changed(store, id, plan, &stored).await? {
+        Some(why) => Some(Refusal { exit: Exit::Stale, why: format!("the plan is stale: {why}") }),
+        None => {
+            let pool = |vmid: i64| live.guests.get(&vmid).map(|guest| guest.pool.clone());
+            let why = scope::forbidden(&scopes, &plan.operations, pool);
+            why.map(|why| Refusal { exit: Exit::Blocked, why })
         }
+    };
+    Ok((stored.desired, why))
+}
+
+/// Why nothing of a plan may be begun.
+pub struct Refusal {
+    /// The code to end with.
+    pub exit: Exit,
+    /// The guest, and the mend.
+    pub why: String,
+}
+
+impl From<Refusal> for Failure {
+    fn from(Refusal { exit, why }: Refusal) -> Self {
+        Self::new(exit, format!("nothing was changed: {why}"))
     }
-    Ok(stored.desired)
 }
 
 /// Why the plan is not of what the graph has.
@@ -73,6 +88,17 @@ async fn changed(
 ) -> Result<Option<String>, Failure> {
     if stored.generation != plan.generation {
         return Ok(Some("what is desired was changed since it was made: plan again".to_owned()));
+    }
+    // What is written by hand in Cypher does not raise the generation.
+    for operation in &plan.operations {
+        let managed =
+            stored.desired.guests.get(&operation.uid).is_some_and(|guest| guest.policy == Policy::Manage);
+        if !managed {
+            return Ok(Some(format!("{} is not managed any more: plan again", operation.uid)));
+        }
+    }
+    if stored.desired.sha256() != plan.desired_sha256 {
+        return Ok(Some("what is desired was changed by hand since it was made: plan again".to_owned()));
     }
     for operation in &plan.operations {
         let bound = stored.bindings.get(&operation.uid);
@@ -93,60 +119,74 @@ async fn changed(
     Ok((policies != plan.policies).then(|| "a policy was changed since it was made: plan again".to_owned()))
 }
 
-/// For a run that goes on: what is desired, and why nothing of the plan may be begun any more.
-pub async fn for_resume(
-    store: &dyn Store,
-    id: &ClusterId,
-    plan: &Plan,
-    now: i64,
-) -> Result<(Desired, Option<String>), Failure> {
-    let stored = stored::read(store, id).await?;
-    let why = match plan.fresh(now) {
-        Err(error) => Some(format!("the plan: {error}")),
-        Ok(()) => changed(store, id, plan, &stored).await?,
-    };
-    Ok((stored.desired, why))
-}
+/// What the journal has in place of an approver where nobody approved the plan.
+const NOBODY: &str = "nobody (--auto-approve)";
 
-/// Who approved the plan.
+/// Who approved the plan, and until when it may be gone by, in epoch seconds. `auto`: nobody else need look at it.
+///
+/// # Errors
+/// The store's, or it is not approved.
 pub async fn approver(
     store: &dyn Store,
     id: &ClusterId,
     plan: &Plan,
     auto: bool,
     now: i64,
-) -> Result<String, Failure> {
+) -> Result<Result<(String, i64), Refusal>, Failure> {
     let sha256 = plan.sha256();
     let approval = stored::approval(store, id, &sha256).await?;
-    let why = match Approval::holds(approval.as_ref(), &sha256, now) {
-        Ok(()) => return Ok(approval.map(|approval| approval.approver).unwrap_or_default()),
-        Err(why) => why,
+    let why = match (Approval::holds(approval.as_ref(), &sha256, now), approval) {
+        (Ok(()), Some(approval)) => {
+            return Ok(Ok((approval.approver, plan.expires_at.min(approval.expires_at))));
+        }
+        (Ok(()), None) => "the plan is not approved: `pvegraph approve FILE`".to_owned(),
+        (Err(why), _) => why.to_string(),
     };
     if auto && plan.deletes == 0 {
-        return Ok("nobody (--auto-approve)".to_owned());
+        return Ok(Ok((NOBODY.to_owned(), plan.expires_at)));
     }
     let mend = if auto {
         "a plan that deletes guests is not for --auto-approve"
     } else {
         "or add --auto-approve where nobody else need look at it"
     };
-    Err(Failure::new(Exit::Stale, format!("{why}; {mend}; nothing was changed")))
+    Ok(Err(Refusal { exit: Exit::Stale, why: format!("{why}; {mend}") }))
+}
+
+/// For a run that goes on, by whose word: until when, or why nothing more of the plan may be begun.
+///
+/// # Errors
+/// The store's.
+pub async fn still_approved(
+    store: &dyn Store,
+    id: &ClusterId,
+    plan: &Plan,
+    by: &str,
+    now: i64,
+) -> Result<Result<i64, Refusal>, Failure> {
+    if let Err(error) = plan.fresh(now) {
+        return Ok(Err(Refusal { exit: Exit::Stale, why: format!("the plan: {error}") }));
+    }
+    let approved = approver(store, id, plan, by == NOBODY, now).await?;
+    Ok(approved.map(|(_, until)| until))
 }
 
 /// Asks Proxmox VE whether the account may do all of it.
-pub async fn allowed(client: &PveClient, plan: &Plan) -> Result<(), Failure> {
+///
+/// # Errors
+/// It does not say.
+pub async fn allowed(client: &PveClient, plan: &Plan) -> Result<Result<(), Refusal>, Failure> {
     let lacking = missing(client, needed(&plan.operations)).await;
     let lacking = lacking.map_err(|error| Failure::new(api_code(&error), error))?;
     if lacking.is_empty() {
-        return Ok(());
+        return Ok(Ok(()));
     }
     let lines: Vec<String> =
         lacking.iter().map(|need| format!("  {} on {}", need.any.join(" or "), need.path)).collect();
     let text = format!(
-        "{} lacks privileges for this plan, and nothing was changed; grant them, to the token as well where it has privileges of \
-         its own:\n{}",
+        "{} lacks privileges for this plan; grant them, to the token as well where it has privileges of its own:\n{}",
         client.account(),
         lines.join("\n")
     );
-    Err(Failure::new(Exit::Auth, text))
+    Ok(Err(Refusal { exit: Exit::Auth, why: text }))
 }

@@ -8,13 +8,13 @@ use pvegraph_graph::apply_lease;
 use pvegraph_graph::lease::{Lease, LeaseError, Purpose};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Ended, Fence, Files, Outcome, Patience, Run, Setup, Stop, Who};
+use pvegraph_reconcile::apply::{Ended, Fence, Files, Good, Outcome, Patience, Run, Setup, Stop, Who};
 use pvegraph_reconcile::audit::{self, Audit, Head};
 use pvegraph_reconcile::canonical::{Canonical, is_disk};
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
-use pvegraph_reconcile::live::{self, Live};
+use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::Plan;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -38,6 +38,8 @@ pub struct Ready<'a> {
     pub lock: HostLock,
     pub plan: Plan,
     pub desired: Desired,
+    /// The plan's guests.
+    pub live: Live,
 }
 
 /// Where a run starts.
@@ -48,11 +50,13 @@ pub enum Start {
         text: String,
         /// Who approved it.
         approver: String,
+        /// Until when it may be gone by, in epoch seconds.
+        until: i64,
     },
     /// Where its journal ends.
     Again {
-        /// Why nothing more of the plan may be begun.
-        expired: Option<String>,
+        /// The same, or why nothing more of the plan may be begun.
+        until: Result<i64, String>,
     },
 }
 
@@ -63,34 +67,39 @@ fn now() -> i64 {
 impl Ready<'_> {
     /// Carries the plan out.
     pub async fn go(self, start: Start, show: &Show, global: &Global) -> Result<Exit, Failure> {
-        let Self { settings, store, client, id, files, lock, plan, desired } = self;
+        let Self { settings, store, client, id, files, lock, plan, desired, live: seen } = self;
         let resumed = matches!(start, Start::Again { .. });
-        let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
-        let seen = live::read(&client, Some(&numbers)).await?;
         let audit = open_audit(settings, store, &id, &files).await?;
+        let good = Good::since(now());
         let lease = Lease::take_for(store, Purpose::Apply(id.as_str()), &lock.holder(), now()).await;
         let lease = lease.map_err(of_lease)?;
-        let fence = Fence::new(store, lease, &now);
-        let (journal, approver) = match start {
-            Start::Anew { text, approver } => {
+        let request =
+            settings.clusters.iter().map(|cluster| cluster.request_timeout).max().unwrap_or_default();
+        let fence = Fence::new(store, lease, &now, good, request);
+        let (journal, approver, valid_until) = match start {
+            Start::Anew { text, approver, until } => {
                 let run =
                     format!("{}-{:08x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>());
                 files.keep_plan(&text)?;
                 let mut journal = Journal::open(&files.journal())?;
                 journal.add(now(), super::begin(&run, &plan, &id, &approver))?;
-                (journal, approver)
+                (journal, approver, until)
             }
-            Start::Again { expired } => {
+            Start::Again { until } => {
                 let mut journal = Journal::open(&files.journal())?;
                 journal.add(now(), Event::Resumed)?;
-                if let Some(why) = expired {
+                // Nobody else can begin from here on.
+                apply_lease::set_paused(store, id.as_str(), false).await?;
+                let until = until.unwrap_or_else(|why| {
                     fence.stop(Stop::Expired(why));
-                }
+                    plan.expires_at
+                });
                 let approver = journal.record().approver.clone();
-                (journal, approver)
+                (journal, approver, until)
             }
         };
         let run_id = journal.record().run.clone();
+        let told = audit::results(&files.audit(), &run_id)?;
         let telling = Telling { events: show.events };
         telling.line(&json!({
             "event": "run_begins", "run": run_id, "plan": plan.sha256(), "cluster_id": id.as_str(),
@@ -109,6 +118,8 @@ impl Ready<'_> {
             clock: &now,
             patience: Patience::default(),
             who: Who { actor: actor(&client), approver },
+            valid_until,
+            told,
             journal,
             audit,
         });
@@ -154,6 +165,14 @@ impl Ready<'_> {
         }
         Ok(exit(ended))
     }
+}
+
+/// Lets applies go on where no run of this host waits: while nobody holds the lease.
+pub async fn unpaused(store: &dyn Store, id: &ClusterId, lock: &HostLock) -> Result<(), Failure> {
+    let lease = Lease::take_for(store, Purpose::Apply(id.as_str()), &lock.holder(), now()).await;
+    let lease = lease.map_err(of_lease)?;
+    apply_lease::set_paused(store, id.as_str(), false).await?;
+    Ok(lease.release(store).await?)
 }
 
 /// The storages of guests' disks, by number and key.

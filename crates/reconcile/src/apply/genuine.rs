@@ -1,0 +1,132 @@
+//! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
+
+use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
+
+/// What this program would not have written: the operation, and the mend.
+pub fn odd(plan: &Plan) -> Option<String> {
+    if plan.expires_at.checked_sub(plan.made_at) != Some(VALID_SECONDS) {
+        return Some(format!("the plan does not end {VALID_SECONDS} s after it was made: plan again"));
+    }
+    plan.operations.iter().find_map(odd_operation)
+}
+
+fn odd_operation(operation: &Operation) -> Option<String> {
+    let Operation { number, uid, vmid, .. } = operation;
+    let tell = |what: String| Some(format!("operation {number} ({uid}, guest {vmid}): {what}: plan again"));
+    if operation.action != Action::Create && operation.fingerprint.is_none() {
+        return tell("it names no fingerprint that the guest must have".to_owned());
+    }
+    for request in &operation.requests {
+        let Some(rest) = rest_of(operation, request) else {
+            return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
+        };
+        if matches!(rest, "/config" | "/resize") && !request.with_digest && operation.action != Action::Create
+        {
+            return tell(format!("{} {} does not carry the digest", request.method, request.path));
+        }
+    }
+    None
+}
+
+/// What comes after the guest's own path; nothing where the path is another's.
+fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
+    let Operation { node, kind, vmid, .. } = operation;
+    let sid = if kind.as_str() == "qemu" { "vm" } else { "ct" };
+    if request.path == format!("/cluster/ha/resources/{sid}:{vmid}") {
+        return Some("");
+    }
+    let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
+    let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
+    known.contains(&rest).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use pvegraph_inventory::GuestType;
+
+    use super::*;
+    use crate::plan::{Effect, Method};
+
+    fn plan(request: Request) -> Plan {
+        let operation = Operation {
+            number: 1,
+            after: BTreeSet::new(),
+            uid: "web".to_owned(),
+            vmid: 100,
+            kind: GuestType::Qemu,
+            node: "pve1".to_owned(),
+            action: Action::Configure,
+            effect: Effect::Hot,
+            reversible: true,
+            fields: Vec::new(),
+            reasons: Vec::new(),
+            affects: BTreeSet::new(),
+            blast: 1,
+            fingerprint: Some("u".to_owned()),
+            digest: None,
+            pending_sha256: None,
+            status: None,
+            requests: vec![request],
+        };
+        Plan {
+            cluster: "rig".to_owned(),
+            generation: 1,
+            desired_sha256: String::new(),
+            made_at: 100,
+            expires_at: 100 + VALID_SECONDS,
+            operations: vec![operation],
+            blocked: Vec::new(),
+            postponed: Vec::new(),
+            warnings: Vec::new(),
+            policies: BTreeMap::new(),
+            observed: Vec::new(),
+            restarts: 0,
+            deletes: 0,
+            blast: 1,
+        }
+    }
+
+    fn put(path: &str) -> Request {
+        Request::new(Method::Put, path).guarded()
+    }
+
+    #[test]
+    fn only_calls_of_the_operations_own_guest_are_taken() {
+        for path in
+            ["/nodes/pve1/qemu/100/config", "/nodes/pve1/qemu/100/resize", "/cluster/ha/resources/vm:100"]
+        {
+            assert_eq!(odd(&plan(put(path))), None, "{path}");
+        }
+        for path in [
+            "/nodes/pve1/qemu/101/config",
+            "/nodes/pve2/qemu/100/config",
+            "/nodes/pve1/lxc/100/config",
+            "/nodes/pve1/qemu/100/../101/config",
+            "/nodes/pve1/qemu/1000/config",
+            "/cluster/ha/resources/vm:101",
+            "/cluster/ha/resources/ct:100",
+            "/access/users/root@pam/config",
+        ] {
+            let told = odd(&plan(put(path))).unwrap_or_default();
+            assert!(
+                told.contains("operation 1 (web, guest 100)") && told.contains("plan again"),
+                "{path}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_fingerprint_nor_digest_nor_end_can_be_left_out() {
+        let config = || put("/nodes/pve1/qemu/100/config");
+        let mut unguarded = config();
+        unguarded.with_digest = false;
+        assert!(odd(&plan(unguarded)).is_some_and(|told| told.contains("digest")));
+        let mut anonymous = plan(config());
+        anonymous.operations.iter_mut().for_each(|operation| operation.fingerprint = None);
+        assert!(odd(&anonymous).is_some_and(|told| told.contains("fingerprint")));
+        let endless = Plan { expires_at: i64::MAX, ..plan(config()) };
+        assert!(odd(&endless).is_some_and(|told| told.contains("3600 s")));
+    }
+}
