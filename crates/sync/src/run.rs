@@ -8,7 +8,7 @@ use pvegraph_graph::cypher::Writer;
 use pvegraph_graph::labels::GUEST;
 use pvegraph_graph::lease::{Holder, Lease, LeaseError};
 use pvegraph_graph::runs::{Counts, Run};
-use pvegraph_graph::{Statement, Store, StoreError};
+use pvegraph_graph::{Store, StoreError};
 use pvegraph_inventory::{ClusterId, Completeness, NodeStatus, Scope, Scopes};
 use serde::Serialize;
 use serde_json::Value;
@@ -215,7 +215,7 @@ async fn cluster(
         SurveyError::Identity(error) => error.into(),
     })?;
     let cluster_id = survey.cluster.id.clone();
-    let known = known_authorities(store).await.map_err(graph)?;
+    let known = identity::known_authorities(store).await.map_err(graph)?;
     if !options.accept_new_authority.contains(&cluster_id) {
         identity::check(&survey.cluster, &known)?;
     }
@@ -320,15 +320,4 @@ fn completeness(survey: &Survey, scopes: &Scopes, options: &Options) -> Complete
         .collect();
     let counts = |scope: &&Scope| scope.node.as_deref().is_none_or(|node| !offline.contains(node));
     scopes.iter().filter(counts).map(|scope| scope.status).max().unwrap_or(Completeness::Complete)
-}
-
-/// The certificate authorities that the graph knows clusters by.
-async fn known_authorities(store: &dyn Store) -> Result<BTreeMap<String, String>, StoreError> {
-    let statement = Statement::new(
-        "MATCH (c:ProxmoxCluster)\nWHERE c.ca_fingerprint IS NOT NULL\n\
-         RETURN c.cluster_id AS cluster_id, c.ca_fingerprint AS ca_fingerprint",
-    );
-    let rows = store.read(statement).await?;
-    let text = |row: &[Value], at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
-    Ok(rows.rows.iter().filter_map(|row| Some((text(row, 0)?, text(row, 1)?))).collect())
 }
