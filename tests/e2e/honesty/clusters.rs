@@ -1,6 +1,6 @@
 //! 1: a second cluster's run leaves the first one's data alone, in one process and in two.
 //!
-//! To see it fail: the `cluster_id` left out of the statement that finds untouched guests.
+//! Seen failing with: the `cluster_id` left out of the statement that finds untouched guests.
 
 use pve_sim::{Fault, FaultRule, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_testkit::fresh;

@@ -1,6 +1,6 @@
 //! 10: the sweep guard stops a run that would delete more than its share, says why, and is passed by a named option.
 //!
-//! To see it fail: `Guard::check` that always allows.
+//! Seen failing with: `Guard::check` that always allows.
 
 use pve_sim::{ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_testkit::fresh;

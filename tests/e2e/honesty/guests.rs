@@ -1,7 +1,7 @@
 //! 5: a guest that is deleted between list and configuration, created or migrated during the run, or whose number is reused.
 //!
 //! `vanish.rs` has the first and the migration on the other store; here they are on Neo4j.
-//! To see it fail: a second listing that failed taken for one that lacks the guest (`Crawl::find_again`).
+//! Seen failing with: a second listing that failed taken for one that lacks the guest (`Crawl::find_again`).
 
 use pve_sim::{Fault, FaultRule, GuestSpec};
 use serde_json::{Map, Value, json};

@@ -1,7 +1,7 @@
 //! 3: one node offline, all but one offline, no quorum: names, disks, interfaces and what was first seen when are kept, and the
 //! states are those that PVE tells.
 //!
-//! To see it fail: the quorum left out of the evidence for a guest (`Evidence::guest`).
+//! Seen failing with: the quorum left out of the evidence for a guest (`Evidence::guest`).
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! 6: 503s and dropped connections are repeated; a 401 in mid-run renews the ticket once; a 403 is not repeated.
 //!
 //! The delays between repeats are the client's, and tested there (`crates/pve-client`).
-//! To see it fail: no repeats (`RetryPolicy::default` with `max_retries: 0`).
+//! Seen failing with: no repeats (`RetryPolicy::default` with `max_retries: 0`).
 
 use pve_client::{Auth, ClientConfig, PveClient, Trust};
 use pve_sim::{Fault, FaultRule};

@@ -1,6 +1,6 @@
 //! 4: a token that sees half of the estate, after one that saw all.
 //!
-//! To see it fail: the question for the right left out of the evidence for a guest (`Evidence::guest`).
+//! Seen failing with: the question for the right left out of the evidence for a guest (`Evidence::guest`).
 
 use super::estate::{Estate, GONE, differences, flat};
 
