@@ -70,6 +70,11 @@ impl Writer<'_> {
             .with("rows", Value::Array(rows))
     }
 
+    /// A statement over the nodes of these keys.
+    fn over(&self, text: String, names: &[&str], keys: &[Vec<Value>]) -> Statement {
+        self.statement(text, keys.iter().map(|values| Value::Object(self.key(names, values))).collect())
+    }
+
     /// The key of one node as a row.
     fn key(&self, names: &[&str], values: &[Value]) -> Map<String, Value> {
         let mut row = Map::new();
@@ -169,8 +174,7 @@ impl Writer<'_> {
         let owner = looked_up(self.dialect, "o", label, key, "", &arrow);
         let text =
             format!("UNWIND $rows AS row\n{owner}\nWHERE coalesce(r.lastupdated, 0) < $tag{but}\nDELETE r");
-        let rows = owners.iter().map(|values| Value::Object(self.key(key, values))).collect();
-        let statement = self.statement(text, rows);
+        let statement = self.over(text, key, owners);
         if values.is_empty() { statement } else { statement.with("values", values.to_vec()) }
     }
 
@@ -178,14 +182,14 @@ impl Writer<'_> {
     pub fn delete(&self, label: &str, key: &[&str], keys: &[Vec<Value>]) -> Statement {
         let node = lookup(self.dialect, "n", label, key, "");
         let text = format!("UNWIND $rows AS row\n{node}\nDETACH DELETE n");
-        self.statement(text, keys.iter().map(|values| Value::Object(self.key(key, values))).collect())
+        self.over(text, key, keys)
     }
 
     /// Marks nodes that are kept although this run did not see them. `lastupdated` stays the time when they were.
     pub fn mark_stale(&self, label: &str, key: &[&str], keys: &[Vec<Value>]) -> Statement {
         let node = lookup(self.dialect, "n", label, key, "");
         let text = format!("UNWIND $rows AS row\n{node}\nSET n.stale_since = coalesce(n.stale_since, $tag)");
-        self.statement(text, keys.iter().map(|values| Value::Object(self.key(key, values))).collect())
+        self.over(text, key, keys)
     }
 
     /// Reads what the graph has of these nodes: the columns of the label, in its order, `firstseen`, and for each type of `related` a
@@ -198,7 +202,7 @@ impl Writer<'_> {
     ) -> Statement {
         let node = lookup(self.dialect, "n", label.name, label.key, "");
         let text = format!("UNWIND $rows AS row\n{node}\nRETURN {}", self.columns(label, related));
-        self.statement(text, keys.iter().map(|values| Value::Object(self.key(label.key, values))).collect())
+        self.over(text, label.key, keys)
     }
 
     /// Likewise the volumes, interfaces or snapshots of these guests; `of` is the relationship between the two.
@@ -214,7 +218,7 @@ impl Writer<'_> {
         let guest = looked_up(self.dialect, "o", owner.label, owner.key, "", &path);
         let (own, columns) = (owner.own("n"), self.columns(label, related));
         let text = format!("UNWIND $rows AS row\n{guest}\nWHERE {own}\nRETURN {columns}");
-        self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
+        self.over(text, owner.key, guests)
     }
 
     /// Creates or updates nodes together with the relationship `of` to what has them, whose key theirs begins with. What has them
@@ -252,7 +256,7 @@ impl Writer<'_> {
             "UNWIND $rows AS row\n{guest}\nWHERE {own}\n\
              SET r.lastupdated = $tag, n.lastupdated = $tag, n.stale_since = null"
         );
-        self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
+        self.over(text, owner.key, guests)
     }
 
     /// Stamps the relationships of these nodes as seen by this run.
@@ -263,7 +267,7 @@ impl Writer<'_> {
         let text = format!(
             "UNWIND $rows AS row\n{node}\nWHERE e.cluster_id = $cluster_id\nSET r.lastupdated = $tag"
         );
-        self.statement(text, nodes.iter().map(|values| Value::Object(self.key(label.key, values))).collect())
+        self.over(text, label.key, nodes)
     }
 
     /// Stamps the relationships of what these guests have, likewise.
@@ -283,7 +287,7 @@ impl Writer<'_> {
         let text = format!(
             "UNWIND $rows AS row\n{guest}\nWHERE {own} AND e.cluster_id = $cluster_id\nSET r.lastupdated = $tag"
         );
-        self.statement(text, guests.iter().map(|values| Value::Object(self.key(owner.key, values))).collect())
+        self.over(text, owner.key, guests)
     }
 
     /// Reads the keys of this cluster's nodes of a label that this run did not touch.
