@@ -182,6 +182,8 @@ pub struct Live {
     pub nodes: BTreeMap<String, LiveNode>,
     /// Storages by node.
     pub storages: BTreeMap<String, BTreeSet<String>>,
+    /// The storages that are the same on all nodes.
+    pub shared: BTreeSet<String>,
     permissions: Permissions,
 }
 
@@ -251,6 +253,9 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
             }
             Resource::Storage(storage) => {
                 live.storages.entry(storage.node.clone()).or_default().insert(storage.storage.clone());
+                if storage.shared == Some(true) {
+                    live.shared.insert(storage.storage.clone());
+                }
                 continue;
             }
             _ => continue,
@@ -367,7 +372,8 @@ pub async fn migration(
     let mut ties = words(list("local_resources"));
     ties.extend(media.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)));
     let allowed = answer.get("allowed_nodes").map(|_| words(list("allowed_nodes")).into_iter().collect());
-    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties }))
+    let carries = words(list("dependent-ha-resources"));
+    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties, carries }))
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.

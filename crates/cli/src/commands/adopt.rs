@@ -151,6 +151,8 @@ impl Adopt {
                     guest.protected = known.protected;
                     guest.deletion = known.deletion;
                     guest.reboot = known.reboot;
+                    guest.local_disks = known.local_disks;
+                    guest.shutdown = known.shutdown;
                     guest.depends_on.clone_from(&known.depends_on);
                     guest.anti_affinity.clone_from(&known.anti_affinity);
                     guest.comment.clone_from(&known.comment);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, migrated, target, task_kinds, to_revert};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::outcome::Outcome;
@@ -200,6 +200,14 @@ impl Sending<'_, '_> {
                 self.end(Outcome::Stale { reason: format!("{} is gone", operation.uid) })?,
             ));
         };
+        match run.still(operation, request, &seen).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return Ok(Known::Ended(self.end(Outcome::Stale { reason })?)),
+            Err(error) => {
+                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
+                return Ok(Known::Ended(self.end(Outcome::Failed { reason, refused: refused(&error) })?));
+            }
+        }
         let Some(guest) = run.desired.guests.get(&operation.uid) else {
             let reason = format!("{}: nobody desires it any more: plan again", operation.uid);
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
@@ -293,8 +301,10 @@ impl Sending<'_, '_> {
                 self.conclude(before, Said::Task(end), hidden).await
             }
             // The guest tells what the task does not.
-            Err(error) => match self.shown().await {
-                Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(before, waiting, &seen),
+            Err(error) => match self.shown(before).await {
+                Ok((After::Holds { waiting, blind: false }, seen)) => {
+                    self.verified(before, waiting, seen.as_ref())
+                }
                 _ => self.unknown(
                     self.told(&format!("its task {upid} can't be followed: {error}: look at the guest")),
                 ),
@@ -311,10 +321,14 @@ impl Sending<'_, '_> {
             run.note(Event::Busy { call: at, reason })?;
             return Ok(Known::MayBeSent);
         }
-        let mut looked = 0;
+        let (mut looked, mut ha, mut given_up) = (0, false, false);
         let (after, seen) = loop {
             looked += 1;
-            match self.shown().await {
+            let shown = self.shown(before).await;
+            if let Ok((_, Some(seen))) = &shown {
+                (ha, given_up) = (seen.ha_managed, seen.is_given_up());
+            }
+            match shown {
                 Ok((After::Holds { waiting, blind }, seen)) => {
                     // What can't be read back counts as done only where PVE said so.
                     if !blind || said.is_good() {
@@ -326,14 +340,16 @@ impl Sending<'_, '_> {
                                 hidden.redacted(&said.text())
                             );
                         }
-                        return self.verified(before, waiting, &seen);
+                        return self.verified(before, waiting, seen.as_ref());
                     }
-                    break (Vec::new(), Some(seen));
+                    break (Vec::new(), seen);
                 }
-                Ok((After::Not(_), _)) if said.is_good() && looked < looks(request, &run.patience) => {
+                Ok((After::Not(_), _))
+                    if said.is_good() && !given_up && looked < looks(request, &run.patience, ha) =>
+                {
                     tokio::time::sleep(run.patience.between).await;
                 }
-                Ok((After::Not(fields), seen)) => break (fields, Some(seen)),
+                Ok((After::Not(fields), seen)) => break (fields, seen),
                 Err(why) => {
                     let said = hidden.redacted(&said.text());
                     return self.unknown(
@@ -351,6 +367,11 @@ impl Sending<'_, '_> {
             if let Some(last) = log.last().filter(|last| !last.contains(&end.exit)) {
                 reason.push_str(&format!(" ({})", hidden.redacted(last)));
             }
+        }
+        if !said.is_good() && request.path.ends_with("/status/shutdown") {
+            reason.push_str(
+                ": look why it does not shut down, or desire `shutdown: force` to have it cut off then",
+            );
         }
         if said.is_good() {
             reason.push_str(&format!(", and it is not as it was meant: {}", after.join(", ")));
@@ -385,12 +406,17 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
-        let looks = if resumed && guarded { 1 } else { run.patience.looks };
-        let mut last = String::new();
-        for number in 0..looks {
-            if number > 0 {
+        let (mut last, mut ha) = (String::new(), false);
+        let mut looked = 0;
+        loop {
+            let enough = if resumed && guarded { 1 } else { looks(request, &run.patience, ha) };
+            if looked >= enough {
+                break;
+            }
+            if looked > 0 {
                 tokio::time::sleep(run.patience.between).await;
             }
+            looked += 1;
             match self.lost_task(began).await {
                 Ok(Some(upid)) => {
                     self.dispatched(Some(&upid))?;
@@ -402,12 +428,13 @@ impl Sending<'_, '_> {
                     continue;
                 }
             }
-            match self.shown().await {
+            match self.shown(before).await {
                 Ok((after, seen)) => {
-                    let unchanged = same(before, &seen.found());
+                    ha = seen.as_ref().is_some_and(|seen| seen.ha_managed) || ha;
+                    let unchanged = seen.as_ref().is_some_and(|seen| same(before, &seen.found()));
                     match after {
                         After::Holds { waiting, blind } if !blind || !unchanged => {
-                            return self.verified(before, waiting, &seen);
+                            return self.verified(before, waiting, seen.as_ref());
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
                         _ => last = "the guest was changed, and not into what was sent".to_owned(),
@@ -451,17 +478,35 @@ impl Sending<'_, '_> {
         look(self.run.client, *kind, node, *vmid).await
     }
 
+    /// The guest where it is after the call.
+    async fn look_again(&self) -> Result<Option<Look>, ApiError> {
+        match (self.look().await?, target(self.request)) {
+            // It goes one way: what is not here any more is there.
+            (None, Some(target)) => {
+                look(self.run.client, self.operation.kind, target, self.operation.vmid).await
+            }
+            (seen, _) => Ok(seen),
+        }
+    }
+
     /// What the guest shows of the call.
-    async fn shown(&self) -> Result<(After, Look), String> {
-        match self.look().await {
+    async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), String> {
+        let to = target(self.request);
+        match self.look_again().await {
             Ok(Some(seen)) => {
                 if self.operation.fingerprint.is_some()
                     && seen.guest.fingerprint() != self.operation.fingerprint
                 {
                     return Err("identity conflict: another guest has this number now".to_owned());
                 }
-                Ok((after(self.operation, self.request, &seen, self.run.style), seen))
+                let after = match to {
+                    Some(target) => migrated(target, before, &seen),
+                    None => after(self.operation, self.request, &seen, self.run.style),
+                };
+                Ok((after, Some(seen)))
             }
+            // The nodes learn one after the other where it is.
+            Ok(None) if to.is_some() => Ok((After::Not(vec!["node".to_owned()]), None)),
             Ok(None) => Err("it is not there any more".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -500,10 +545,19 @@ impl Sending<'_, '_> {
         }
     }
 
-    fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
-        let mut found = seen.found();
+    fn verified(
+        &self,
+        before: &Found,
+        waiting: Vec<String>,
+        seen: Option<&Look>,
+    ) -> Result<Known, LinesError> {
+        let mut found = seen.map(Look::found).unwrap_or_default();
         let restarts = self.request.path.contains("/status/");
-        if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
+        // Volumes that are copied may get other names.
+        let moves = target(self.request).is_some();
+        if let Some(seen) = seen.filter(|_| !restarts && !moves)
+            && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
+        {
             tracing::warn!(
                 "{} (guest {}): somebody else has changed it at the same time",
                 self.operation.uid,

@@ -76,6 +76,17 @@ pub fn before(
     if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
     }
+    if request.is_some_and(|request| ha_state(request).is_some()) {
+        if !look.ha_managed {
+            return refuse("ha", "high availability does not manage it any more: plan again");
+        }
+        if look.is_given_up() {
+            return refuse(
+                "ha",
+                "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
+            );
+        }
+    }
     Ok(())
 }
 
@@ -115,9 +126,21 @@ fn ha_state(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// How often the guest is looked at until it shows what this call does.
-pub fn looks(request: &Request, patience: &Patience) -> u32 {
-    if ha_state(request).is_some() {
+/// The node that a call takes the guest to.
+pub fn target(request: &Request) -> Option<&str> {
+    if request.method != Method::Post || last_part(request) != "migrate" {
+        return None;
+    }
+    match request.set.get("target") {
+        Some(FormValue::Plain(target)) => Some(target),
+        _ => None,
+    }
+}
+
+/// How often the guest is looked at until it shows what this call does. `ha`: high availability manages it.
+pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
+    // Under high availability the task ends before the guest moves.
+    if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
     } else if power(request) == Some("reboot") {
         patience.restart_looks
@@ -136,6 +159,7 @@ pub fn is_known(request: &Request) -> bool {
     matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
+        || target(request).is_some()
 }
 
 /// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
@@ -147,6 +171,9 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
         (Some(word), ..) => vec![of(word)],
         (None, "config", Method::Post) => vec![of("config")],
         (None, "resize", _) => vec!["resize".to_owned()],
+        (None, "migrate", Method::Post) => {
+            vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
+        }
         _ => Vec::new(),
     }
 }
@@ -173,6 +200,24 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
         other => After::Not(vec![other.to_owned()]),
     }
 }
+
+/// Whether a guest has come to the node that a call takes it to, and is what it was `before`.
+pub fn migrated(target: &str, before: &Found, look: &Look) -> After {
+    let mut not = Vec::new();
+    let mut tell = |otherwise: bool, field: &str| {
+        if otherwise {
+            not.push(field.to_owned());
+        }
+    };
+    tell(look.guest.node != target, "node");
+    tell(look.lock().is_some(), "lock");
+    tell(before.status.as_ref().is_some_and(|status| *status != look.guest.status), "state");
+    tell(look.ha_managed && look.guest.ha.as_deref().is_some_and(|state| !SETTLED.contains(&state)), "ha");
+    if not.is_empty() { After::Holds { waiting: Vec::new(), blind: false } } else { After::Not(not) }
+}
+
+/// The states in which high availability does nothing more with a guest.
+const SETTLED: [&str; 5] = ["started", "enabled", "stopped", "disabled", "ignored"];
 
 fn state(look: &Look, wanted: &str) -> After {
     if look.guest.status == wanted {
@@ -453,10 +498,10 @@ mod tests {
         let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
         let patience = Patience::default();
         assert!(
-            looks(&ha, &patience) * 2 >= 300,
+            looks(&ha, &patience, true) * 2 >= 300,
             "high availability takes minutes, looked at every two seconds"
         );
-        assert!(looks(&start, &patience) < looks(&ha, &patience));
+        assert!(looks(&start, &patience, true) < looks(&ha, &patience, true));
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
         assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));

@@ -1,5 +1,6 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
+use super::conditions::target;
 use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
 
 /// What this program would not have written: the operation, and the mend.
@@ -37,7 +38,8 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
     }
     let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
     let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
-    known.contains(&rest).then_some(rest)
+    let migrates = rest == "/migrate" && operation.action == Action::Migrate && target(request).is_some();
+    (migrates || known.contains(&rest)).then_some(rest)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod limits;
 mod look;
 mod outcome;
 mod privileges;
+mod still;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

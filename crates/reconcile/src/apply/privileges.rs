@@ -59,6 +59,7 @@ fn of_call(operation: &Operation, request: &Request, all: &mut BTreeSet<Needed>)
             }
         }
         "start" | "stop" | "shutdown" | "reboot" => need(&guest, &["VM.PowerMgmt"]),
+        "migrate" => need(&guest, &["VM.Migrate"]),
         _ => {}
     }
 }

@@ -52,6 +52,8 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         protected: guest.protected,
         deletion: guest.deletion,
         reboot: guest.reboot,
+        local_disks: guest.local_disks,
+        shutdown: guest.shutdown,
         tombstone: guest.tombstone,
         unset: guest.unset.clone(),
         depends_on: guest.depends_on.clone(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::canonical::{Canonical, hex};
-use crate::document::{Deletion, Policy, Power, Reboot, SecretRef};
+use crate::document::{Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown};
 use crate::plan::canonical_json;
 
 pub use check::{Problem, check};
@@ -91,6 +91,10 @@ pub struct Guest {
     pub deletion: Deletion,
     /// Whether a change may restart it.
     pub reboot: Reboot,
+    /// Whether volumes that only its node has are copied when it migrates.
+    pub local_disks: LocalDisks,
+    /// What is done where it does not shut down in time.
+    pub shutdown: Shutdown,
     /// It shall be gone.
     pub tombstone: bool,
     /// Options to remove: `balloon`, `net0.tag`.
@@ -124,6 +128,8 @@ impl Guest {
             protected: false,
             deletion: Deletion::default(),
             reboot: Reboot::default(),
+            local_disks: LocalDisks::default(),
+            shutdown: Shutdown::default(),
             tombstone: false,
             unset: BTreeSet::new(),
             fields: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Effect, Input, Operation, Plan};
+use super::{Action, Input, Plan};
 use crate::desired::{Guest, Problem};
 use crate::diff::{Change, Class, GuestDiff};
 use crate::document::{Deletion, Policy};
@@ -166,26 +166,17 @@ pub(super) fn limits(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
     let mut problems = Vec::new();
     let guests = input.desired.guests.len();
     let share = (guests / FELLED_ONE_IN).clamp(1, MAX_FELLED);
-    if plan.restarts + plan.deletes > share {
+    let down = scope::down(&plan.operations, |_| true);
+    if down + plan.deletes > share {
         let text = format!(
-            "{} of {guests} guests would restart and {} be deleted, and at most {share} may in one plan: change fewer at once, or \
-             let fewer restart (`reboot`)",
-            plan.restarts, plan.deletes
+            "{down} of {guests} guests would go down and {} be deleted, and at most {share} may in one plan: change fewer at once, \
+             or let fewer restart (`reboot`)",
+            plan.deletes
         );
         problems.push(Problem::new("the estate", "reboot", text));
     }
     for scope in input.scopes {
-        let count = |effect: Effect| {
-            let is = |op: &&Operation| op.effect == effect && scope.has(op.vmid);
-            let uids: std::collections::BTreeSet<_> =
-                plan.operations.iter().filter(is).map(|op| &op.uid).collect();
-            i64::try_from(uids.len()).unwrap_or(i64::MAX)
-        };
-        let limits = [
-            ("max_deletes", Some(scope.max_deletes), count(Effect::Delete), "be deleted"),
-            ("max_restarts", scope.max_restarts, count(Effect::Restart), "restart"),
-        ];
-        for (field, limit, count, word) in limits {
+        for (field, limit, count, word) in scope.limits(&plan.operations) {
             if let Some(limit) = limit.filter(|limit| count > *limit) {
                 let text =
                     format!("{count} guests would {word}, and the scope allows {limit}: do fewer at once");

@@ -7,6 +7,7 @@ mod file;
 mod guard;
 mod known;
 mod merge;
+mod migrate;
 mod operations;
 mod order;
 mod request;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use effect::Effect;
 pub use file::{FileError, VERSION, canonical_json};
 pub use guard::{FELLED_ONE_IN, MAX_FELLED};
+pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Origin, Request, Unresolved};
 
@@ -204,6 +206,8 @@ pub struct Around {
     pub nodes: BTreeMap<String, bool>,
     /// Storages by node; a node of which they are not known is absent.
     pub storages: BTreeMap<String, BTreeSet<String>>,
+    /// The storages that are the same on all nodes; nothing where it is not known.
+    pub shared: Option<BTreeSet<String>>,
     /// Bridges by node, likewise.
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.
@@ -223,6 +227,8 @@ pub struct Migration {
     pub local_disks: bool,
     /// What ties it to its node: devices, media.
     pub ties: Vec<String>,
+    /// Other guests that high availability would move with it.
+    pub carries: Vec<String>,
 }
 
 impl Around {
@@ -232,6 +238,7 @@ impl Around {
             listed: live.listed.clone(),
             nodes: live.nodes.iter().map(|(name, node)| (name.clone(), node.online)).collect(),
             storages: live.storages.clone(),
+            shared: Some(live.shared.clone()),
             style: live.style,
             ..Self::default()
         }
