@@ -34,6 +34,7 @@ impl Look {
             pending: Some(pending_sha256(&self.pending)),
             rest: None,
             waiting: self.pending.keys().cloned().collect(),
+            fingerprint: self.guest.fingerprint(),
         }
     }
 
