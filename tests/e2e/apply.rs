@@ -4,5 +4,6 @@ mod bench;
 mod faults;
 mod hot;
 mod kills;
+mod make;
 
 use bench::Bench;

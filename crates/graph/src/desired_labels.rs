@@ -68,6 +68,7 @@ pub static DESIRED_VM: Label<Row> = Label {
         "description" Text "Free text";
         "options" TextList "Its other options as Proxmox VE spells them: `cpu=host`, `agent=enabled=1`";
         "cipassword_ref" Text "Where cloud-init's password is: `file:PATH` or `env:NAME`; never the password";
+        "password_ref" Text "Where the password of a new container's superuser is, likewise";
         "ostemplate" Text "The template of a new container";
         "comment" Text "Words for readers";
         "not_managed" Text "JSON of what is stored and not managed yet";
@@ -120,6 +121,7 @@ pub static BINDING: Label<Row> = Label {
         "vmid" Integer "The live guest's number";
         "smbios_uuid" Text "A machine's SMBIOS UUID";
         "lxc_rootfs_volid" Text "A container's root volume";
+        "reserved_by" Text "The run that makes it under this number; null once it is made, or was there before";
         "last_applied" Integer "When a change was applied last, in epoch seconds";
     },
     indexed: &["vmid"],

@@ -140,6 +140,7 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("anti_affinity", list(&guest.anti_affinity));
     put("ostemplate", guest.ostemplate.clone());
     put("cipassword", guest.cipassword.as_ref().map(ToString::to_string));
+    put("password", guest.password.as_ref().map(ToString::to_string));
     put("comment", guest.comment.clone());
     for (key, value) in &guest.not_managed {
         put(key, Some(format!("{value} (not managed yet)")));

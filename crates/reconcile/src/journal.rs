@@ -54,6 +54,9 @@ pub struct Found {
     /// Whether it runs: `running`, `stopped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// What tells the guest from another one of its number: of what a run makes it is known only now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 /// What happened.

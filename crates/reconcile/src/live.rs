@@ -71,9 +71,14 @@ impl LiveGuest {
 
     /// Has it the marker of this desired guest?
     pub fn is_marked(&self, cluster: &ClusterId, uid: &str) -> bool {
-        let text = |key: &str| self.config.get(key).map(String::as_str).unwrap_or_default();
-        let tagged = text("tags").split([';', ',', ' ']).any(|tag| tag == marker::TAG);
-        tagged && marker::trailer_of(text("description")) == Some(&*marker::trailer(cluster, uid))
+        let tags = self.config.get("tags").map(String::as_str).unwrap_or_default();
+        tags.split([';', ',', ' ']).any(|tag| tag == marker::TAG) && self.is_signed(cluster, uid)
+    }
+
+    /// Has it the marker's last line of the description?
+    pub fn is_signed(&self, cluster: &ClusterId, uid: &str) -> bool {
+        let description = self.config.get("description").map(String::as_str).unwrap_or_default();
+        marker::trailer_of(description) == Some(&*marker::trailer(cluster, uid))
     }
 
     /// What tells it from another guest of its number: a machine's SMBIOS UUID, a container's root volume.
@@ -105,7 +110,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Adds what the volume's name says. A cloud-init image is known by its kind, not by its name.
-fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canonical> {
+pub(crate) fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canonical> {
     let Some(Canonical::Text(text)) = map.get("volume").cloned() else { return map };
     let Ok(volume) = text.parse::<pve_client::property::Volume>() else { return map };
     let Some(storage) = volume.storage().map(str::to_owned) else { return map };
@@ -388,4 +393,33 @@ async fn tag_style(client: &PveClient) -> TagStyle {
         _ => false,
     };
     TagStyle { case_sensitive }
+}
+
+/// Whether the cluster can be written to; a standalone node always can.
+///
+/// # Errors
+/// The request's.
+pub async fn quorate(client: &PveClient) -> Result<bool, ApiError> {
+    let rows = client.cluster_status().await?.value;
+    Ok(build::cluster_row(&rows).is_none_or(|row| row.quorate == Some(true)))
+}
+
+/// The guest that has a number, anywhere in the cluster, as its listing says now.
+///
+/// # Errors
+/// The cluster does not answer, or its listing was not understood, so that it proves nothing.
+pub async fn holder(client: &PveClient, vmid: i64) -> Result<Option<Listed>, LiveError> {
+    let listing = client.cluster_resources().await?;
+    if listing.oddities.iter().any(|oddity| oddity.lost != pve_client::wire::Lost::Field) {
+        return Err(LiveError::Odd(client.endpoint().to_owned()));
+    }
+    Ok(listing.value.iter().find_map(|row| {
+        let kind = match row {
+            Resource::Qemu(_) => GuestType::Qemu,
+            Resource::Lxc(_) => GuestType::Lxc,
+            _ => return None,
+        };
+        let guest = row.guest().filter(|guest| i64::from(guest.vmid.get()) == vmid)?;
+        Some(Listed::new(kind, guest))
+    }))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Bench;
 
-fn results(ran: &crate::support::Ran) -> Vec<(String, String)> {
+pub fn results(ran: &crate::support::Ran) -> Vec<(String, String)> {
     let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
     ran.rows()
         .iter()

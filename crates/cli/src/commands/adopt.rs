@@ -168,7 +168,7 @@ impl Adopt {
                 return Err(blocked(text));
             }
             let before = from.bindings.get(&guest.uid);
-            if !self.replace && before.is_some_and(|before| !before.is_of(has)) {
+            if !self.replace && before.is_some_and(|before| !before.is_of(&to.cluster, has)) {
                 let text = format!(
                     "guest {} is another one than was adopted as {}: look at it, and adopt it again with --replace",
                     has.vmid, guest.uid
@@ -181,6 +181,7 @@ impl Adopt {
                 vmid: has.vmid,
                 fingerprint: has.fingerprint(),
                 last_applied: before.and_then(|before| before.last_applied),
+                reserved_by: None,
             });
             to.guests.insert(guest.uid.clone(), guest);
         }

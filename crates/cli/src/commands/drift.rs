@@ -221,7 +221,7 @@ pub async fn compare(
         ..Found::default()
     };
     for guest in desired.guests.values() {
-        match guest_diff(client, guest, bindings.get(&guest.uid), &live).await {
+        match guest_diff(client, &desired.cluster, guest, bindings.get(&guest.uid), &live).await {
             Ok((diff, pending)) => {
                 if let (Some(vmid), Some(pending)) = (guest.vmid, pending) {
                     found.pending.insert(vmid, pending);
@@ -237,6 +237,7 @@ pub async fn compare(
 
 async fn guest_diff(
     client: &PveClient,
+    cluster: &ClusterId,
     guest: &Guest,
     binding: Option<&Binding>,
     live: &Live,
@@ -252,7 +253,7 @@ async fn guest_diff(
             Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
         };
     };
-    if let Some(bound) = binding.filter(|bound| !bound.is_of(has) && has.kind == guest.kind) {
+    if let Some(bound) = binding.filter(|bound| !bound.is_of(cluster, has) && has.kind == guest.kind) {
         return Ok((diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()), None));
     }
     let without = diff::diff(guest, has, &BTreeMap::new(), live.style);

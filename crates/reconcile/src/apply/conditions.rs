@@ -12,8 +12,11 @@ use sha2::{Digest, Sha256};
 use super::Patience;
 use super::limits::allocated;
 use super::look::Look;
+use super::make::{NO_OPTIONS, made as makes};
 use crate::canonical::{Canonical, TagStyle, canonical, hex, is_disk};
+use crate::diff::has_own_size;
 use crate::journal::Found;
+use crate::live::with_storage;
 use crate::plan::{Action, FormValue, Method, Operation, Request};
 
 /// Why a call must not be sent: the field, and the mend.
@@ -38,7 +41,9 @@ pub fn before(
         return refuse("node", &format!("it is not on {node} any more, or gone: plan again"));
     };
     let fingerprint = look.guest.fingerprint();
-    if operation.fingerprint.is_some() && fingerprint != operation.fingerprint {
+    // Of what this run has made nobody knew it before.
+    let wanted = operation.fingerprint.as_ref().or(expected.fingerprint.as_ref());
+    if wanted.is_none() || fingerprint.as_ref() != wanted {
         return refuse(
             "identity",
             "identity conflict: another guest has this number now: look at it, and plan again",
@@ -156,7 +161,8 @@ fn last_part(request: &Request) -> &str {
 
 /// Whether this program knows how to tell that such a call was done.
 pub fn is_known(request: &Request) -> bool {
-    matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
+    makes(request).is_some()
+        || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
         || target(request).is_some()
@@ -165,6 +171,11 @@ pub fn is_known(request: &Request) -> bool {
 /// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
 pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
     let of = |word: &str| if lxc { format!("vz{word}") } else { format!("qm{word}") };
+    match makes(request).map(|made| made.source) {
+        Some(None) => return vec![of("create")],
+        Some(Some(_)) => return vec![of("clone")],
+        None => {}
+    }
     match (power(request), last_part(request), request.method) {
         (Some(word @ ("start" | "stop")), ..) => vec![of(word), format!("ha{word}")],
         (Some("shutdown"), ..) => vec![of("shutdown"), "hastop".to_owned()],
@@ -180,6 +191,14 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
 
 /// Whether the guest is as the call wants it.
 pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    if let Some(made) = makes(request) {
+        return match look.lock() {
+            // PVE is still at it.
+            Some(_) => After::Not(vec!["lock".to_owned()]),
+            None if made.source.is_some() => copied(operation, request, look, style),
+            None => configured(operation, request, look, style),
+        };
+    }
     if let Some(action) = power(request) {
         return match action {
             "start" => state(look, "running"),
@@ -252,9 +271,23 @@ fn resized(operation: &Operation, request: &Request, look: &Look, style: TagStyl
     }
 }
 
+/// A copy has the text that is sent with the call, and whatever else its source had.
+fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    let text = look.guest.config.get("description");
+    let signed = request
+        .set
+        .get("description")
+        .is_some_and(|sent| matches(operation, "description", sent, text, style));
+    match signed {
+        true => After::Holds { waiting: Vec::new(), blind: false },
+        false => After::Not(vec!["description".to_owned()]),
+    }
+}
+
 fn configured(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
     let (mut waiting, mut not, mut blind) = (Vec::new(), Vec::new(), false);
-    for (key, value) in &request.set {
+    let of_call = |key: &str| makes(request).is_some() && NO_OPTIONS.contains(&key);
+    for (key, value) in request.set.iter().filter(|(key, _)| !of_call(key)) {
         let now = look.guest.config.get(key);
         let matches = |text: Option<&String>| matches(operation, key, value, text, style);
         if let FormValue::Secret { .. } = value {
@@ -299,7 +332,11 @@ fn matches(
         }
         FormValue::Plain(sent) => {
             let Some(has) = has else { return sent.trim().is_empty() };
-            let has = canonical(kind, key, has, style);
+            let has = match canonical(kind, key, has, style) {
+                // A cloud-init image has a name of PVE's own.
+                Canonical::Map(map) if is_disk(kind, key) => Canonical::Map(with_storage(map)),
+                has => has,
+            };
             if let Some((storage, size)) = allocated(sent).filter(|_| is_disk(kind, key)) {
                 return made(operation, key, (storage, size, sent), &has, style);
             }
@@ -326,7 +363,8 @@ fn made(
     let volume = has.get("volume").map(ToString::to_string).unwrap_or_default();
     let gib = size.parse::<f64>().unwrap_or_default();
     let bytes = (gib * f64::from(1 << 30)).round();
-    let size = matches!(has.get("size"), Some(Canonical::Bytes(has)) if (*has as f64 - bytes).abs() < 1.0);
+    let size = has_own_size(key)
+        || matches!(has.get("size"), Some(Canonical::Bytes(has)) if (*has as f64 - bytes).abs() < 1.0);
     let options = match sent.split_once(',') {
         Some((_, options)) => match canonical(operation.kind, key, options, style) {
             Canonical::Map(map) => map,
@@ -505,7 +543,8 @@ mod tests {
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
         assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
-        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+        assert!(is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/storage")));
     }
 
     #[test]

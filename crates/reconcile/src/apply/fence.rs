@@ -18,6 +18,7 @@ use pvegraph_inventory::ClusterId;
 
 use super::Clock;
 use crate::audit::Head;
+use crate::stored::{self, Binding};
 
 /// How long the graph is waited for before a call. It may be down for as long as the lease lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -155,6 +156,35 @@ impl<'a> Fence<'a> {
             if let Err(Stop::LeaseLost(why)) = self.may_send().await {
                 tracing::warn!("{why}: nothing more will be sent");
             }
+        }
+    }
+
+    /// Writes bindings.
+    ///
+    /// # Errors
+    /// The graph does not answer, or the lease is lost; in words.
+    pub async fn bound(&self, cluster: &ClusterId, bindings: &[Binding]) -> Result<(), String> {
+        if bindings.is_empty() {
+            return Ok(());
+        }
+        self.written(stored::bound(self.store.dialect(), cluster, bindings, (self.clock)())).await
+    }
+
+    /// Gives a number back that was kept for a guest.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn unreserved(&self, cluster: &ClusterId, uid: &str, vmid: i64) -> Result<(), String> {
+        self.written(vec![stored::unreserved(cluster, uid, vmid)]).await
+    }
+
+    /// Writes as long as the lease is ours.
+    async fn written(&self, mut statements: Vec<Statement>) -> Result<(), String> {
+        statements.push(self.lease.guard((self.clock)()));
+        match tokio::time::timeout(PATIENCE, self.store.write(statements)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the graph does not answer".to_owned()),
         }
     }
 

@@ -35,6 +35,7 @@ impl Look {
             rest: None,
             waiting: self.pending.keys().cloned().collect(),
             status: Some(self.guest.status.clone()),
+            fingerprint: self.guest.fingerprint(),
         }
     }
 

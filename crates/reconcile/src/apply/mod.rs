@@ -7,6 +7,8 @@
 //! - A call is done when the guest shows it, whatever its task said.
 //! - A run that was cut off anywhere is gone on with from its journal.
 //!
+//! - A guest is made under a number that the graph keeps for it, and bound when it is there.
+//!
 //! A further kind of operation needs its calls in [`crate::plan`], what shows that they are done in `conditions`, and what it
 //! holds meanwhile in `limits`; the rest is the same for all.
 
@@ -17,6 +19,7 @@ mod files;
 mod genuine;
 mod limits;
 mod look;
+mod make;
 mod outcome;
 mod privileges;
 mod still;
@@ -46,7 +49,8 @@ use crate::desired::Desired;
 use crate::document::SecretRef;
 use crate::journal::{Call, Event, Found, Journal, Reached};
 use crate::lines::LinesError;
-use crate::plan::{Operation, Plan};
+use crate::plan::{Action, Operation, Plan};
+use crate::stored::Binding;
 
 /// Tells epoch seconds.
 pub type Clock<'a> = &'a (dyn Fn() -> i64 + Send + Sync);
@@ -417,6 +421,48 @@ impl<'a> Run<'a> {
         drop(state);
         self.fence.audited(&head);
         Ok(())
+    }
+
+    /// The guests that are to be bound: those that were made, and those that have the marker now. A second time is no harm.
+    pub fn to_bind(&self, outcomes: &[Outcome]) -> Vec<Binding> {
+        let state = self.state();
+        let mut all: Vec<Binding> = Vec::new();
+        for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
+            let binds = matches!(operation.action, Action::Create | Action::Mark);
+            if !binds || !matches!(outcome, Outcome::Done { .. }) {
+                continue;
+            }
+            let found = state.last.get(&operation.vmid).and_then(|found| found.fingerprint.clone());
+            let Some(fingerprint) = found.or_else(|| operation.fingerprint.clone()) else { continue };
+            let Operation { uid, kind, vmid, .. } = operation;
+            all.push(Binding {
+                uid: uid.clone(),
+                kind: *kind,
+                vmid: *vmid,
+                fingerprint: Some(fingerprint),
+                last_applied: Some((self.clock)()),
+                reserved_by: None,
+            });
+        }
+        all
+    }
+
+    /// Keeps the number of a guest that is about to be made.
+    async fn reserve(&self, operation: &Operation) -> Result<(), String> {
+        let Operation { uid, kind, vmid, .. } = operation;
+        let run = self.state().journal.record().run.clone();
+        let (uid, kind, vmid) = (uid.clone(), *kind, *vmid);
+        let binding =
+            Binding { uid, kind, vmid, fingerprint: None, last_applied: None, reserved_by: Some(run) };
+        self.fence.bound(&self.desired.cluster, &[binding]).await
+    }
+
+    /// Gives it back: nothing was made. Where the graph is away it stays kept, for the next plan.
+    async fn unreserve(&self, operation: &Operation) {
+        let Operation { uid, vmid, .. } = operation;
+        if let Err(why) = self.fence.unreserved(&self.desired.cluster, uid, *vmid).await {
+            tracing::warn!("{uid}: its number {vmid} stays kept for it: {why}");
+        }
     }
 
     /// Adds to the journal.

@@ -103,6 +103,7 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         tombstone: entry.tombstone,
         unset: entry.unset.clone(),
         cipassword: entry.cipassword.clone(),
+        password: entry.password.clone(),
         depends_on: entry.depends_on.clone(),
         anti_affinity: entry.anti_affinity.clone(),
         ostemplate: entry.ostemplate.clone(),

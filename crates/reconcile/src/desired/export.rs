@@ -62,6 +62,7 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         network: None,
         ostemplate: guest.ostemplate.clone(),
         cipassword: guest.cipassword.clone(),
+        password: guest.password.clone(),
         comment: guest.comment.clone(),
         ha: entry("ha").and_then(|value| serde_json::from_value(value).ok()),
         cpu_mitigations: entry("cpu_mitigations").and_then(|value| serde_json::from_value(value).ok()),

@@ -103,6 +103,8 @@ pub struct Guest {
     pub fields: BTreeMap<String, Canonical>,
     /// Where cloud-init's password is.
     pub cipassword: Option<SecretRef>,
+    /// Where the superuser's password of a new container is.
+    pub password: Option<SecretRef>,
     /// Guests that have to run before it.
     pub depends_on: BTreeSet<String>,
     /// Guests that must not be on its node.
@@ -134,6 +136,7 @@ impl Guest {
             unset: BTreeSet::new(),
             fields: BTreeMap::new(),
             cipassword: None,
+            password: None,
             depends_on: BTreeSet::new(),
             anti_affinity: BTreeSet::new(),
             ostemplate: None,

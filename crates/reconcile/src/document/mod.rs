@@ -124,6 +124,9 @@ pub struct Guest {
     /// Where cloud-init's password is to be read from. The password itself never stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cipassword: Option<SecretRef>,
+    /// Where the password of a new container's superuser is to be read from. It is used when the container is made, and never later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
     /// Words for readers of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,

@@ -38,11 +38,17 @@ pub(super) fn hopeless(diff: &GuestDiff) -> Option<Forbidden> {
 
 /// A guest that is not there: absence never makes a second guest of one that was there.
 pub(super) fn gone(binding: Option<&Binding>) -> Option<Forbidden> {
-    binding.map(|_| {
+    // A number that was kept for a guest which was never made is still kept.
+    binding.filter(|binding| binding.reserved_by.is_none()).map(|_| {
         let mend =
             "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew";
         forbidden("guest", mend)
     })
+}
+
+/// The run that makes, or made, this guest, and has not bound it yet.
+pub(super) fn reserved(binding: Option<&Binding>) -> Option<&str> {
+    binding?.reserved_by.as_deref()
 }
 
 /// The four keys, in the order in which they are mended: binding and fingerprint (a difference of its own before), scope, marker.
@@ -65,7 +71,8 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
         );
         return Err(forbidden("pool", text));
     }
-    if !live.is_marked(&input.desired.cluster, &guest.uid) && !input.consent.mark.contains(&guest.uid) {
+    let marks = input.consent.mark.contains(&guest.uid) || reserved(input.bindings.get(&guest.uid)).is_some();
+    if !live.is_marked(&input.desired.cluster, &guest.uid) && !marks {
         let other = live.config.get("description").and_then(|text| marker::trailer_of(text));
         let text = match other.filter(|line| *line != marker::trailer(&input.desired.cluster, &guest.uid)) {
             Some(line) => format!(

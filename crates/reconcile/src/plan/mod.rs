@@ -190,6 +190,11 @@ impl Plan {
     pub fn noop(&self) -> bool {
         self.operations.is_empty() && self.blocked.is_empty()
     }
+
+    /// Does it make this guest?
+    pub fn makes(&self, uid: &str) -> bool {
+        self.operations.iter().any(|operation| operation.action == Action::Create && operation.uid == uid)
+    }
 }
 
 /// What waits for a restart at a guest: the value that comes, or nothing where the option goes. See [`crate::live::pending`].
@@ -310,7 +315,9 @@ pub fn plan(input: &Input<'_>) -> Plan {
     for diff in input.diffs {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
         let marks = input.consent.mark.contains(&guest.uid);
-        if diff.noop() && !marks {
+        // What a run has made and not finished is bound for good by its next plan.
+        let reserved = guard::reserved(input.bindings.get(&guest.uid)).is_some();
+        if diff.noop() && !marks && !reserved {
             continue;
         }
         if guest.policy == Policy::Observe {

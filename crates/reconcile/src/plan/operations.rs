@@ -53,7 +53,8 @@ pub(super) fn of(
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
-    let marks = !marked && input.consent.mark.contains(&guest.uid);
+    let made_by = guard::reserved(input.bindings.get(&guest.uid));
+    let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
     let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";
@@ -76,7 +77,7 @@ pub(super) fn of(
         return Ok(found);
     }
     if marks {
-        found.operations.push(one.mark());
+        found.operations.push(one.mark(made_by));
     }
     let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
     // What is pending already needs no writing; it only waits.
@@ -139,16 +140,17 @@ impl One<'_> {
         }
     }
 
-    fn mark(&self) -> Operation {
+    fn mark(&self, made_by: Option<&str>) -> Operation {
         let mut request = Request::new(Method::Put, self.path("/config")).guarded();
         let tags = self.live.config.get("tags").map(String::as_str).unwrap_or_default();
         request.set.insert("tags".to_owned(), self.values.tags(tags));
         request.set.insert("description".to_owned(), self.values.live_description(self.live));
         let mut operation = self.made(Action::Mark, Effect::Hot, &[], vec![request]);
         operation.fields.push("marker".to_owned());
-        operation
-            .reasons
-            .push(format!("marker: (absent) → {}", marker::trailer(self.values.cluster, &self.guest.uid)));
+        operation.reasons.push(match made_by {
+            Some(run) => format!("binding: the run {run} has made it, and did not finish"),
+            None => format!("marker: (absent) → {}", marker::trailer(self.values.cluster, &self.guest.uid)),
+        });
         operation
     }
 

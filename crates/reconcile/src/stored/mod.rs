@@ -9,12 +9,12 @@ mod write;
 use std::collections::BTreeMap;
 
 use pvegraph_graph::StoreError;
-use pvegraph_inventory::GuestType;
+use pvegraph_inventory::{ClusterId, GuestType};
 
 pub use approval::{Approval, NotApproved, approval, approve};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
-pub use write::{Change, write};
+pub use write::{Change, bound, unreserved, write};
 
 use crate::desired::{Desired, Guest, Problem};
 use crate::live::LiveGuest;
@@ -30,6 +30,8 @@ pub struct Stored {
     pub written_at: i64,
     /// Bindings by `uid`.
     pub bindings: BTreeMap<String, Binding>,
+    /// SHA-256 of the desired state as it was written: numbers that bindings give are not in it. See [`Desired::sha256`].
+    pub sha256: String,
 }
 
 impl Stored {
@@ -56,12 +58,19 @@ pub struct Binding {
     pub fingerprint: Option<String>,
     /// When a change was applied last, in epoch seconds.
     pub last_applied: Option<i64>,
+    /// The run that makes the guest: its number is kept for it, and the guest is not there yet, or not finished.
+    pub reserved_by: Option<String>,
 }
 
 impl Binding {
-    /// Is this guest the one that was bound?
-    pub fn is_of(&self, guest: &LiveGuest) -> bool {
-        self.kind == guest.kind && self.vmid == guest.vmid && self.fingerprint == guest.fingerprint()
+    /// Is this guest the one that was bound, or the one that a run has made under the number that was kept for it? The last line of the
+    /// description comes with the call that makes a guest, so that it is there from the start.
+    pub fn is_of(&self, cluster: &ClusterId, guest: &LiveGuest) -> bool {
+        let same = match &self.reserved_by {
+            Some(_) => guest.is_signed(cluster, &self.uid),
+            None => self.fingerprint == guest.fingerprint(),
+        };
+        self.kind == guest.kind && self.vmid == guest.vmid && same
     }
 }
 
@@ -173,11 +182,19 @@ mod tests {
             let kind = GuestType::Qemu;
             (
                 uid.to_owned(),
-                Binding { uid: uid.to_owned(), kind, vmid, fingerprint: None, last_applied: None },
+                Binding {
+                    uid: uid.to_owned(),
+                    kind,
+                    vmid,
+                    fingerprint: None,
+                    last_applied: None,
+                    reserved_by: None,
+                },
             )
         };
         let bindings = BTreeMap::from([bound("made", 101), bound("told", 999)]);
-        let stored = Stored { desired, generation: 1, written_at: 1, bindings }.with_numbers();
+        let stored =
+            Stored { desired, generation: 1, written_at: 1, bindings, sha256: String::new() }.with_numbers();
         let vmids: Vec<_> = stored.desired.guests.values().map(|guest| guest.vmid).collect();
         assert_eq!(vmids, [Some(101), None, Some(100)]);
     }

@@ -74,6 +74,7 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         ("unset", list(&mut guest.unset.iter())),
         ("options", list(&mut options.iter())),
         ("cipassword_ref", json!(guest.cipassword.as_ref().map(ToString::to_string))),
+        ("password_ref", json!(guest.password.as_ref().map(ToString::to_string))),
         ("ostemplate", json!(guest.ostemplate)),
         ("comment", json!(guest.comment)),
         (
@@ -208,10 +209,11 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
         Some(None) => tell("shutdown", "write 'graceful' or 'force'"),
         None => {}
     }
-    if let Some(word) = text(row, "cipassword_ref") {
-        guest.cipassword = SecretRef::of(&word);
-        if guest.cipassword.is_none() {
-            tell("cipassword_ref", "write 'file:PATH' or 'env:NAME', never the password itself");
+    for (name, place) in [("cipassword_ref", &mut guest.cipassword), ("password_ref", &mut guest.password)] {
+        let Some(word) = text(row, name) else { continue };
+        *place = SecretRef::of(&word);
+        if place.is_none() {
+            tell(name, "write 'file:PATH' or 'env:NAME', never the password itself");
         }
     }
     if let Some(json) = text(row, "not_managed") {

@@ -174,6 +174,7 @@ impl Rig {
                 vmid: guest.vmid,
                 fingerprint: guest.fingerprint(),
                 last_applied: None,
+                reserved_by: None,
             };
             self.bindings.insert(uid, binding);
         }
@@ -198,7 +199,8 @@ impl Rig {
                 diffs.push(diff::missing(guest));
                 continue;
             };
-            let bound = self.bindings.get(&guest.uid).filter(|bound| !bound.is_of(has));
+            let bound =
+                self.bindings.get(&guest.uid).filter(|bound| !bound.is_of(&self.desired.cluster, has));
             if let Some(bound) = bound.filter(|_| has.kind == guest.kind) {
                 let is = has.fingerprint();
                 diffs.push(diff::another(guest, bound.fingerprint.as_deref(), is.as_deref()));

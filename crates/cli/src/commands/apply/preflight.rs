@@ -97,17 +97,19 @@ async fn changed(
             return Ok(Some(format!("{} is not managed any more: plan again", operation.uid)));
         }
     }
-    if stored.desired.sha256() != plan.desired_sha256 {
+    if stored.sha256 != plan.desired_sha256 {
         return Ok(Some("what is desired was changed by hand since it was made: plan again".to_owned()));
     }
     for operation in &plan.operations {
         let bound = stored.bindings.get(&operation.uid);
-        let same = bound.is_some_and(|bound| {
+        let made = plan.makes(&operation.uid);
+        let same = bound.map_or(made, |bound| {
             bound.vmid == operation.vmid
                 && bound.kind == operation.kind
-                && bound.fingerprint == operation.fingerprint
+                // Of what is being made the number alone is known.
+                && (made || bound.reserved_by.is_some() || bound.fingerprint == operation.fingerprint)
         });
-        if operation.fingerprint.is_some() && !same {
+        if !same {
             return Ok(Some(format!("{} is bound to another guest since: plan again", operation.uid)));
         }
     }

@@ -132,11 +132,20 @@ impl Ready<'_> {
             never = interrupts(&fence) => match never {},
         };
         let (outcomes, stop) = went?;
-        let ended = Ended::of(&outcomes, stop.as_ref());
+        let bindings = run.to_bind(&outcomes);
+        let bound = fence.bound(&id, &bindings).await;
+        if let Err(why) = &bound {
+            tracing::error!("{id}: what was made could not be bound in the graph: {why}");
+        }
+        let ended = match Ended::of(&outcomes, stop.as_ref()) {
+            Ended::Applied | Ended::PendingRestart if bound.is_err() => Ended::Partial,
+            ended => ended,
+        };
         run.audited(
             json!({ "what": "end", "exit": ended.code(), "stopped": stop.as_ref().map(ToString::to_string) }),
         )?;
-        let open = is_open(&outcomes, stop.as_ref(), resumed);
+        // Its journal alone knows then what was made.
+        let open = is_open(&outcomes, stop.as_ref(), resumed) || bound.is_err();
         if !open {
             run.note(Event::End { exit: ended.code() })?;
         }
