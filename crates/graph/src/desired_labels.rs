@@ -121,6 +121,7 @@ pub static BINDING: Label<Row> = Label {
         "vmid" Integer "The live guest's number";
         "smbios_uuid" Text "A machine's SMBIOS UUID";
         "lxc_rootfs_volid" Text "A container's root volume";
+        "destroyed_at" Integer "When its guest was deleted, in epoch seconds: it binds nothing any more";
         "reserved_by" Text "The run that makes it under this number; null once it is made, or was there before";
         "last_applied" Integer "When a change was applied last, in epoch seconds";
     },

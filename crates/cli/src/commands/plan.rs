@@ -194,6 +194,24 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             moving.push((live, target));
         }
     }
+    let doomed: Vec<&LiveGuest> = desired
+        .guests
+        .values()
+        .filter(|guest| guest.tombstone && guest.policy == Policy::Manage)
+        .filter_map(|guest| found.live.guests.get(&guest.vmid?))
+        .collect();
+    if !doomed.is_empty() {
+        match live::replicated(client).await {
+            Ok(numbers) => around.replicated = numbers,
+            Err(error) => tracing::info!(%error, "which guests replication copies is not known"),
+        }
+    }
+    for guest in doomed.into_iter().filter(|guest| live::is_base(guest)) {
+        match live::linked_clones(client, guest).await {
+            Ok(clones) => drop(around.clones.insert(guest.vmid, clones)),
+            Err(error) => tracing::info!(guest = guest.vmid, %error, "its linked clones are not known"),
+        }
+    }
     let known = |node: &&str| found.live.nodes.get(*node).is_some_and(|node| node.online);
     for node in bridges.into_iter().filter(known) {
         match live::bridges(client, node).await {

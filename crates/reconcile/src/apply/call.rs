@@ -6,6 +6,7 @@ use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
 use super::conditions::{After, after, before, looks, migrated, target, task_kinds, to_revert};
+use super::destroy::{Gone, destroys, gone};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
@@ -535,6 +536,9 @@ impl Sending<'_, '_> {
     /// What the guest shows of the call.
     async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), String> {
         let makes = made(self.request).is_some();
+        if destroys(self.request) {
+            return self.destroyed().await;
+        }
         let to = target(self.request);
         match self.look_again().await {
             Ok(Some(seen)) if makes && self.is_foreign(&seen) => {
@@ -594,6 +598,24 @@ impl Sending<'_, '_> {
             return self.end(Outcome::Stale { reason });
         }
         self.end(Outcome::Failed { reason, refused })
+    }
+
+    /// What there is of a guest that was deleted.
+    async fn destroyed(&self) -> Result<(After, Option<Look>), String> {
+        let not = |field: &str| After::Not(vec![field.to_owned()]);
+        match gone(self.run.client, self.run, self.operation).await.map_err(|error| error.to_string())? {
+            Gone::There(seen) => Ok((not("guest"), Some(*seen))),
+            Gone::Somewhere(field) => Ok((not(field), None)),
+            Gone::Replaced => {
+                tracing::warn!(
+                    "{} (guest {}): somebody else's guest has the number now, and is left alone",
+                    self.operation.uid,
+                    self.operation.vmid
+                );
+                Ok((After::Holds { waiting: Vec::new(), blind: false }, None))
+            }
+            Gone::Gone => Ok((After::Holds { waiting: Vec::new(), blind: false }, None)),
+        }
     }
 
     /// Takes back what a failed call has left waiting, and tells what of it stays.

@@ -10,6 +10,7 @@ use pvegraph_inventory::ClusterId;
 use sha2::{Digest, Sha256};
 
 use super::Patience;
+use super::destroy::destroys;
 use super::limits::allocated;
 use super::look::Look;
 use super::make::{NO_OPTIONS, made as makes};
@@ -166,6 +167,7 @@ pub fn is_known(request: &Request) -> bool {
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
         || target(request).is_some()
+        || destroys(request)
 }
 
 /// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
@@ -182,6 +184,7 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
         (Some(word), ..) => vec![of(word)],
         (None, "config", Method::Post) => vec![of("config")],
         (None, "resize", _) => vec!["resize".to_owned()],
+        _ if destroys(request) => vec![of("destroy")],
         (None, "migrate", Method::Post) => {
             vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
         }
@@ -542,7 +545,7 @@ mod tests {
         assert!(looks(&start, &patience, true) < looks(&ha, &patience, true));
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
-        assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
+        assert!(is_known(&delete) && is_known(&start) && is_known(&grow));
         assert!(is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
         assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/storage")));
     }

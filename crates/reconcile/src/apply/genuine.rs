@@ -1,13 +1,19 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
 use super::conditions::target;
+use super::destroy::{destroys, is_narrow};
 use super::make::made;
-use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
+use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
+use crate::scope;
 
 /// What this program would not have written: the operation, and the mend.
 pub fn odd(plan: &Plan) -> Option<String> {
     if plan.expires_at.checked_sub(plan.made_at) != Some(VALID_SECONDS) {
         return Some(format!("the plan does not end {VALID_SECONDS} s after it was made: plan again"));
+    }
+    // What it says of itself decides whether it has to be approved.
+    if plan.deletes != scope::deleted(&plan.operations, |_| true) {
+        return Some("the plan does not tell how many guests it deletes: plan again".to_owned());
     }
     plan.operations.iter().find_map(|operation| odd_operation(plan, operation))
 }
@@ -33,6 +39,13 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
             }
             return tell(format!("{} {} does not make this guest anew", request.method, request.path));
         }
+        let deletes = operation.action == Action::Destroy;
+        if destroys(request) != deletes
+            || deletes && (!is_narrow(request) || operation.effect != Effect::Delete)
+        {
+            let text = format!("{} {} is no deletion as this program plans it", request.method, request.path);
+            return tell(text);
+        }
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
         };
@@ -53,7 +66,7 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
     let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
     let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
     let migrates = rest == "/migrate" && operation.action == Action::Migrate && target(request).is_some();
-    (migrates || known.contains(&rest)).then_some(rest)
+    (migrates || known.contains(&rest) || rest.is_empty() && destroys(request)).then_some(rest)
 }
 
 #[cfg(test)]
@@ -63,7 +76,7 @@ mod tests {
     use pvegraph_inventory::GuestType;
 
     use super::*;
-    use crate::plan::{Effect, Method};
+    use crate::plan::Method;
 
     fn plan(request: Request) -> Plan {
         let operation = Operation {

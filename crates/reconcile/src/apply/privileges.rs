@@ -6,6 +6,7 @@ use pve_client::answers::Permissions;
 use pve_client::{ApiError, PveClient};
 use pvegraph_inventory::GuestType;
 
+use super::destroy::destroys;
 use super::limits::allocated;
 use super::make::{NO_OPTIONS, made};
 use crate::canonical::{is_disk, is_nic};
@@ -55,6 +56,9 @@ fn of_call(operation: &Operation, request: &Request, pool: Option<&String>, all:
     let makes = made(request);
     if makes.is_some() {
         need(&guest, &["VM.Allocate"]);
+    }
+    if destroys(request) {
+        return need(&guest, &["VM.Allocate"]);
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
         "resize" => need(&guest, &["VM.Config.Disk"]),

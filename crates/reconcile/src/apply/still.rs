@@ -4,6 +4,7 @@ use pve_client::ApiError;
 
 use super::Run;
 use super::conditions::target;
+use super::destroy::destroys;
 use super::look::Look;
 use crate::live;
 use crate::plan::{Operation, Request, migration_forbidden};
@@ -21,6 +22,7 @@ impl Run<'_> {
     ) -> Result<Result<(), String>, ApiError> {
         match target(request) {
             Some(target) => self.may_migrate(operation, target, seen).await,
+            None if destroys(request) => self.may_destroy(operation, seen).await,
             None => Ok(Ok(())),
         }
     }

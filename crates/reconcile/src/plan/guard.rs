@@ -9,7 +9,7 @@ use crate::document::{Deletion, Policy};
 use crate::live::LiveGuest;
 use crate::marker;
 use crate::scope::{self, Scope};
-use crate::stored::Binding;
+use crate::stored::{Binding, bound_to};
 
 /// A plan that restarts or deletes more guests than this is refused, whatever share of the estate they are.
 pub const MAX_FELLED: usize = 5;
@@ -53,7 +53,7 @@ pub(super) fn reserved(binding: Option<&Binding>) -> Option<&str> {
 
 /// The four keys, in the order in which they are mended: binding and fingerprint (a difference of its own before), scope, marker.
 pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Result<&'a Scope, Forbidden> {
-    if !input.bindings.contains_key(&guest.uid) {
+    if bound_to(input.bindings, &guest.uid).is_none() {
         let text = format!("it is there already and not bound: run `pvegraph adopt {}` first", live.vmid);
         return Err(forbidden("guest", text));
     }
@@ -71,7 +71,8 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
         );
         return Err(forbidden("pool", text));
     }
-    let marks = input.consent.mark.contains(&guest.uid) || reserved(input.bindings.get(&guest.uid)).is_some();
+    let marks =
+        input.consent.mark.contains(&guest.uid) || reserved(bound_to(input.bindings, &guest.uid)).is_some();
     if !live.is_marked(&input.desired.cluster, &guest.uid) && !marks {
         let other = live.config.get("description").and_then(|text| marker::trailer_of(text));
         let text = match other.filter(|line| *line != marker::trailer(&input.desired.cluster, &guest.uid)) {
@@ -164,6 +165,13 @@ pub(super) fn deletion(
     }
     if live.ha.is_some() {
         return Err(forbidden("ha", "high availability manages it: take it out of that first"));
+    }
+    if input.around.replicated.contains(&live.vmid) {
+        return Err(forbidden("replication", "replication copies it: take its jobs away first"));
+    }
+    if let Some(clones) = input.around.clones.get(&live.vmid).filter(|clones| !clones.is_empty()) {
+        let all = clones.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        return Err(forbidden("guest", format!("linked clones build on it ({all}): delete these first")));
     }
     Ok(())
 }

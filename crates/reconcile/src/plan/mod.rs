@@ -31,7 +31,7 @@ use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
 use crate::scope::Scope;
-use crate::stored::Binding;
+use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
 
 /// How long a plan holds.
@@ -217,6 +217,10 @@ pub struct Around {
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.
     pub templates: BTreeMap<String, BTreeSet<String>>,
+    /// Guests that replication copies, where somebody asked.
+    pub replicated: BTreeSet<i64>,
+    /// Guests that build on a guest's volumes, by its number, likewise.
+    pub clones: BTreeMap<i64, Vec<i64>>,
     /// What Proxmox VE says of migrations, by number, likewise.
     pub migrations: BTreeMap<i64, Migration>,
     /// How tags are spelled.
@@ -316,8 +320,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
         let marks = input.consent.mark.contains(&guest.uid);
         // What a run has made and not finished is bound for good by its next plan.
-        let reserved = guard::reserved(input.bindings.get(&guest.uid)).is_some();
-        if diff.noop() && !marks && !reserved {
+        let reserved = guard::reserved(bound_to(input.bindings, &guest.uid)).is_some();
+        if stored::is_done(input.bindings, guest) || diff.noop() && !marks && !reserved {
             continue;
         }
         if guest.policy == Policy::Observe {

@@ -14,8 +14,9 @@ use crate::canonical::{Canonical, hex, is_disk, is_nic};
 use crate::desired::{Guest, Problem};
 use crate::diff::{Change, Class, GuestDiff};
 use crate::document::{Power, Reboot, Shutdown};
-use crate::live::LiveGuest;
+use crate::live::{self, LiveGuest};
 use crate::marker;
+use crate::stored::bound_to;
 
 /// How long a guest may take to shut down. PVE's own time-out for a migration that restarts a container.
 const SHUTDOWN_SECONDS: u32 = 180;
@@ -47,13 +48,13 @@ pub(super) fn of(
         if diff.noop() {
             return Ok(Found::default());
         }
-        if let Some(forbidden) = guard::gone(input.bindings.get(&guest.uid)) {
+        if let Some(forbidden) = guard::gone(bound_to(input.bindings, &guest.uid)) {
             return Err(forbidden);
         }
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
-    let made_by = guard::reserved(input.bindings.get(&guest.uid));
+    let made_by = guard::reserved(bound_to(input.bindings, &guest.uid));
     let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
@@ -156,12 +157,12 @@ impl One<'_> {
 
     fn destroy(&self, diff: &GuestDiff) -> Operation {
         // Only what its configuration names: a volume of its number may be somebody's.
-        let mut request = Request::new(Method::Delete, self.path(""));
-        if self.live.kind == GuestType::Qemu {
-            request = request.with("destroy-unreferenced-disks", "0");
-        }
+        let request = Request::new(Method::Delete, self.path("")).with("destroy-unreferenced-disks", "0");
         let changes: Vec<&Change> = diff.changes.iter().collect();
         let mut operation = self.made(Action::Destroy, Effect::Delete, &changes, vec![request]);
+        operation
+            .reasons
+            .extend(live::volumes(self.live).map(|volume| format!("volume: {volume} → (deleted)")));
         operation.reversible = false;
         operation
     }

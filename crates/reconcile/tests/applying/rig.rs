@@ -3,23 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use pve_client::{Auth, CaSource, ClientConfig, PveClient, Trust};
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_graph::lease::{Holder, Lease, Purpose};
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
-use pvegraph_reconcile::apply::{Fence, Good, Happened, Outcome, Patience, Progress, Run, Setup, Stop, Who};
+use pvegraph_reconcile::apply::{
+    Fence, Good, Happened, Keys, Outcome, Patience, Progress, Run, Setup, Stop, Who,
+};
 use pvegraph_reconcile::audit::Audit;
 use pvegraph_reconcile::desired::{Desired, default_uid, from_document};
 use pvegraph_reconcile::diff::{self, GuestDiff};
 use pvegraph_reconcile::document::{Form, read};
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::{self, Live};
-use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, plan};
+use pvegraph_reconcile::plan::{Action, Around, Consent, Input, Operation, Plan, plan};
 use pvegraph_reconcile::scope::Scope;
-use pvegraph_reconcile::stored::Binding;
+use pvegraph_reconcile::stored::{self, Binding};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -76,6 +80,21 @@ impl Progress for Told {
     }
 }
 
+/// What the graph says to a deletion.
+#[derive(Default)]
+pub struct Graph {
+    pub refuses: Option<String>,
+    pub asked: AtomicUsize,
+}
+
+impl Keys for Graph {
+    fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = self.refuses.clone().map_or(Ok(()), Err);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
 fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_secs()).unwrap()
@@ -110,6 +129,8 @@ pub struct Rig {
     pub scopes: Vec<Scope>,
     pub consent: Consent,
     pub patience: Patience,
+    /// What the graph says to a deletion, and how often it was asked.
+    pub keys: Graph,
     /// The storage that every node has.
     pub shared: String,
     dir: TempDir,
@@ -156,6 +177,7 @@ impl Rig {
             scopes: vec![Scope::new("lab", 100, 999)],
             consent: Consent::default(),
             patience,
+            keys: Graph::default(),
             shared,
             dir: tempfile::tempdir().unwrap(),
         };
@@ -175,6 +197,7 @@ impl Rig {
                 fingerprint: guest.fingerprint(),
                 last_applied: None,
                 reserved_by: None,
+                destroyed_at: None,
             };
             self.bindings.insert(uid, binding);
         }
@@ -194,13 +217,17 @@ impl Rig {
 
     async fn diffs(&self, live: &Live, around: &mut Around) -> Vec<GuestDiff> {
         let mut diffs = Vec::new();
+        around.replicated = live::replicated(&self.client).await.unwrap();
         for guest in self.desired.guests.values() {
+            if stored::is_done(&self.bindings, guest) {
+                continue;
+            }
             let Some(has) = guest.vmid.and_then(|vmid| live.guests.get(&vmid)) else {
                 diffs.push(diff::missing(guest));
                 continue;
             };
-            let bound =
-                self.bindings.get(&guest.uid).filter(|bound| !bound.is_of(&self.desired.cluster, has));
+            let bound = stored::bound_to(&self.bindings, &guest.uid)
+                .filter(|bound| !bound.is_of(&self.desired.cluster, has));
             if let Some(bound) = bound.filter(|_| has.kind == guest.kind) {
                 let is = has.fingerprint();
                 diffs.push(diff::another(guest, bound.fingerprint.as_deref(), is.as_deref()));
@@ -208,6 +235,9 @@ impl Rig {
             }
             let pending = live::pending(&self.client, has).await.unwrap();
             diffs.push(diff::diff(guest, has, &pending, live.style));
+            if guest.tombstone && live::is_base(has) {
+                around.clones.insert(has.vmid, live::linked_clones(&self.client, has).await.unwrap());
+            }
             around.pending.insert(has.vmid, pending);
             if let Some(target) = guest.node.as_deref().filter(|node| *node != has.node)
                 && let Ok(Some(says)) = live::migration(&self.client, has, target).await
@@ -260,6 +290,20 @@ impl Rig {
         outcomes
     }
 
+    /// Carries a plan out and notes at the bindings what it deleted, as the command does.
+    pub async fn apply_and_note(&mut self, plan: &Plan) -> Vec<Outcome> {
+        let outcomes = self.apply(plan).await;
+        for (operation, outcome) in plan.operations.iter().zip(&outcomes) {
+            if operation.action == Action::Destroy
+                && matches!(outcome, Outcome::Done { .. })
+                && let Some(binding) = self.bindings.get_mut(&operation.uid)
+            {
+                binding.destroyed_at = Some(now());
+            }
+        }
+        outcomes
+    }
+
     pub async fn run(&self, plan: &Plan) -> (Vec<Outcome>, Option<Stop>) {
         let store = LeaseOnly;
         let holder = Holder { name: "test".to_owned(), lock: None };
@@ -286,6 +330,7 @@ impl Rig {
             storages: BTreeMap::new(),
             fence: &fence,
             progress: &told,
+            keys: &self.keys,
             secrets: &|_| Err("there are none".to_owned()),
             clock: &now,
             patience: self.patience,

@@ -292,6 +292,7 @@ fn what_a_run_did_not_finish_is_made_under_its_number_or_finished() {
         fingerprint: None,
         last_applied: None,
         reserved_by: Some("run-1".to_owned()),
+        destroyed_at: None,
     };
     estate.bindings.insert("web".to_owned(), kept);
     // Nothing came of it.
