@@ -1,5 +1,6 @@
 //! Plans carried out: real processes, the simulator over HTTPS, a real Neo4j.
 
+mod back;
 mod bench;
 mod faults;
 mod hot;

@@ -6,7 +6,7 @@ use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
 use super::conditions::{After, after, before, looks, migrated, target, task_kinds, to_revert};
-use super::destroy::{Gone, destroys, gone};
+use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
@@ -603,10 +603,10 @@ impl Sending<'_, '_> {
     /// What there is of a guest that was deleted.
     async fn destroyed(&self) -> Result<(After, Option<Look>), String> {
         let not = |field: &str| After::Not(vec![field.to_owned()]);
-        match gone(self.run.client, self.run, self.operation).await.map_err(|error| error.to_string())? {
-            Gone::There(seen) => Ok((not("guest"), Some(*seen))),
-            Gone::Somewhere(field) => Ok((not(field), None)),
-            Gone::Replaced => {
+        match remains(self.run.client, self.run, self.operation).await.map_err(|error| error.to_string())? {
+            Remains::Itself(seen) => Ok((not("guest"), Some(*seen))),
+            Remains::Somewhere(field) => Ok((not(field), None)),
+            Remains::Another => {
                 tracing::warn!(
                     "{} (guest {}): somebody else's guest has the number now, and is left alone",
                     self.operation.uid,
@@ -614,7 +614,7 @@ impl Sending<'_, '_> {
                 );
                 Ok((After::Holds { waiting: Vec::new(), blind: false }, None))
             }
-            Gone::Gone => Ok((After::Holds { waiting: Vec::new(), blind: false }, None)),
+            Remains::Nothing => Ok((After::Holds { waiting: Vec::new(), blind: false }, None)),
         }
     }
 

@@ -449,6 +449,7 @@ mod tests {
             fingerprint: Some(UUID.to_owned()),
             digest: Some("d1".to_owned()),
             pending_sha256: None,
+            before: BTreeMap::new(),
             status: Some("running".to_owned()),
             requests: vec![request.clone()],
         }

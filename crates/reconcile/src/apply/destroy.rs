@@ -38,24 +38,24 @@ fn kept(look: &Look) -> Option<(&'static str, String)> {
     look.ha_managed.then(|| ("ha", "high availability manages it: take it out of that".to_owned()))
 }
 
-/// What became of a deletion.
-pub(super) enum Gone {
+/// What there is of a guest that was deleted.
+pub(super) enum Remains {
     /// Neither its node nor the cluster's listing has it, with quorum.
-    Gone,
+    Nothing,
     /// The number is another guest's now.
-    Replaced,
+    Another,
     /// It is there.
-    There(Box<Look>),
+    Itself(Box<Look>),
     /// It is somewhere: the listing has it, or there is no quorum.
     Somewhere(&'static str),
 }
 
 /// Looks for the guest that an operation deletes.
-pub(super) async fn gone(
+pub(super) async fn remains(
     client: &PveClient,
     run: &Run<'_>,
     operation: &Operation,
-) -> Result<Gone, LiveError> {
+) -> Result<Remains, LiveError> {
     let Operation { kind, node, vmid, uid, fingerprint, .. } = operation;
     // What is still being deleted has a lock, and perhaps nothing else any more.
     let ours = |seen: &Look| {
@@ -64,19 +64,19 @@ pub(super) async fn gone(
         seen.lock().is_some() || same
     };
     if let Some(seen) = look(client, *kind, node, *vmid).await? {
-        return Ok(if ours(&seen) { Gone::There(Box::new(seen)) } else { Gone::Replaced });
+        return Ok(if ours(&seen) { Remains::Itself(Box::new(seen)) } else { Remains::Another });
     }
     if !live::quorate(client).await? {
-        return Ok(Gone::Somewhere("quorum"));
+        return Ok(Remains::Somewhere("quorum"));
     }
-    let Some(other) = live::holder(client, *vmid).await? else { return Ok(Gone::Gone) };
+    let Some(other) = live::holder(client, *vmid).await? else { return Ok(Remains::Nothing) };
     if other.kind != *kind {
-        return Ok(Gone::Replaced);
+        return Ok(Remains::Another);
     }
     Ok(match look(client, *kind, &other.node, *vmid).await? {
-        Some(seen) if ours(&seen) => Gone::Somewhere("node"),
-        Some(_) => Gone::Replaced,
-        None => Gone::Somewhere("guest"),
+        Some(seen) if ours(&seen) => Remains::Somewhere("node"),
+        Some(_) => Remains::Another,
+        None => Remains::Somewhere("guest"),
     })
 }
 

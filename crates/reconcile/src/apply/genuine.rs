@@ -96,6 +96,7 @@ mod tests {
             fingerprint: Some("u".to_owned()),
             digest: None,
             pending_sha256: None,
+            before: BTreeMap::new(),
             status: None,
             requests: vec![request],
         };

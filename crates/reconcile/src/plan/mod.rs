@@ -30,6 +30,7 @@ use crate::desired::{Desired, Problem};
 use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
+use crate::rollback::Was;
 use crate::scope::Scope;
 use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
@@ -120,6 +121,9 @@ pub struct Operation {
     pub digest: Option<String>,
     /// SHA-256 of what waits for a restart there, likewise; see [`pending_sha256`].
     pub pending_sha256: Option<String>,
+    /// What fields had that are neither secrets nor free text, and what they get: for the way back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, Was>,
     /// Whether it runs (`running`, `stopped`), which it must still do before the first operation of the guest; nothing where it is made by
     /// this plan, or was not known.
     pub status: Option<String>,

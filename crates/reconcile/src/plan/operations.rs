@@ -16,6 +16,7 @@ use crate::diff::{Change, Class, GuestDiff};
 use crate::document::{Power, Reboot, Shutdown};
 use crate::live::{self, LiveGuest};
 use crate::marker;
+use crate::rollback;
 use crate::stored::bound_to;
 
 /// How long a guest may take to shut down. PVE's own time-out for a migration that restarts a container.
@@ -135,6 +136,7 @@ impl One<'_> {
             fingerprint: self.live.fingerprint(),
             digest: self.live.config.get("digest").cloned(),
             pending_sha256: pending.map(pending_sha256),
+            before: rollback::before(self.guest, changes),
             status: Some(self.live.status.clone())
                 .filter(|status| matches!(&**status, "running" | "stopped")),
             requests,

@@ -7,3 +7,4 @@ mod destroy;
 mod migrate;
 mod power;
 mod rig;
+mod rollback;

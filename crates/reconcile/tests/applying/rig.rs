@@ -22,6 +22,7 @@ use pvegraph_reconcile::document::{Form, read};
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::{self, Live};
 use pvegraph_reconcile::plan::{Action, Around, Consent, Input, Operation, Plan, plan};
+use pvegraph_reconcile::rollback::reverse;
 use pvegraph_reconcile::scope::Scope;
 use pvegraph_reconcile::stored::{self, Binding};
 use serde_json::{Value, json};
@@ -215,10 +216,10 @@ impl Rig {
             from_document(&read(&text.to_string(), Form::Json).unwrap(), &"rig".parse().unwrap()).unwrap();
     }
 
-    async fn diffs(&self, live: &Live, around: &mut Around) -> Vec<GuestDiff> {
+    async fn diffs(&self, desired: &Desired, live: &Live, around: &mut Around) -> Vec<GuestDiff> {
         let mut diffs = Vec::new();
         around.replicated = live::replicated(&self.client).await.unwrap();
-        for guest in self.desired.guests.values() {
+        for guest in desired.guests.values() {
             if stored::is_done(&self.bindings, guest) {
                 continue;
             }
@@ -249,11 +250,28 @@ impl Rig {
     }
 
     pub async fn plan(&self) -> Plan {
+        self.plan_of(&self.desired).await
+    }
+
+    /// The way back from a plan of which these operations were done, and what does not come back.
+    pub async fn back(&self, plan: &Plan) -> (Plan, Vec<String>) {
+        let live = live::read(&self.client, None).await.unwrap();
+        let mut pending = BTreeMap::new();
+        for guest in live.guests.values() {
+            pending.insert(guest.vmid, live::pending(&self.client, guest).await.unwrap());
+        }
+        let done = plan.operations.iter().map(|operation| operation.number).collect();
+        let back = reverse(plan, &done, &self.desired, &live.guests, &pending, live.style);
+        let plan = self.plan_of(&back.desired).await;
+        (plan, back.left.iter().map(ToString::to_string).collect())
+    }
+
+    async fn plan_of(&self, desired: &Desired) -> Plan {
         let live = live::read(&self.client, None).await.unwrap();
         let mut around = Around::of(&live);
-        let diffs = self.diffs(&live, &mut around).await;
+        let diffs = self.diffs(desired, &live, &mut around).await;
         plan(&Input {
-            desired: &self.desired,
+            desired,
             generation: 1,
             bindings: &self.bindings,
             scopes: &self.scopes,
@@ -341,6 +359,16 @@ impl Rig {
             audit: Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap(),
         });
         run.go().await.unwrap()
+    }
+
+    /// All guests as they are kept: configuration, what waits, power, node.
+    pub fn guests(&self) -> BTreeMap<u32, String> {
+        self.world().read(|state| {
+            let text = |guest: &pve_sim::Guest| {
+                format!("{:?} {:?} {:?} {}", guest.config, guest.pending, guest.power, guest.node)
+            };
+            state.guests.iter().map(|(vmid, guest)| (*vmid, text(guest))).collect()
+        })
     }
 
     /// The node that a guest is on, and whether it runs.
