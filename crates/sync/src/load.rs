@@ -393,13 +393,15 @@ impl Loader<'_> {
     }
 
     /// Loads what jobs cover besides the guests that came in batches, then removes what they do not cover any more: no reader sees a
-    /// job cover less than it did or does. `whole`: this run saw all guests, so that what a job's answer lacks is really not
-    /// covered; but the volumes of `unread` guests, whose configurations could not be read, stay as they are.
+    /// job cover less than it did or does. `whole`: the token sees all guests, so that what a job's answer lacks is really not covered. But
+    /// `unseen` guests, which stay although this run did not see them, PVE may have left out as well, and the volumes of `unread`
+    /// ones, whose configurations could not be read: these stay as they are.
     pub async fn coverage(
         &self,
         coverage: &Coverage,
         loaded: &HashSet<i64>,
         whole: bool,
+        unseen: &[Value],
         unread: &[Value],
     ) -> Result<(), StoreError> {
         let writer = self.writer;
@@ -413,10 +415,11 @@ impl Loader<'_> {
             }
         }
         if whole {
+            let untold = [unseen, unread].concat();
             for job in coverage.jobs().chunks(1) {
                 let old = vec![
-                    writer.unrelate(&BACKS_UP, job),
-                    writer.unrelate_but(&INCLUDES_DISK, job, "vmid", unread),
+                    writer.unrelate_but(&BACKS_UP, job, "vmid", unseen),
+                    writer.unrelate_but(&INCLUDES_DISK, job, "vmid", &untold),
                 ];
                 self.write(old).await?;
             }

@@ -271,11 +271,14 @@ async fn cluster(
     phase("guests loaded");
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
     phase("swept");
-    // After the sweep, because what stays although this run did not see it, PVE may have left out of a job as well.
-    let whole = survey.sees_all_guests()
-        && loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?.rows.is_empty();
+    // After the sweep: what is untouched then, stays.
+    let untouched = loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?;
+    let unseen: Vec<Value> = untouched.rows.into_iter().filter_map(|row| row.into_iter().next()).collect();
     let unread: Vec<Value> = seen.unread.iter().map(|vmid| Value::from(*vmid)).collect();
-    loader.coverage(&coverage, &seen.loaded, whole, &unread).await.map_err(graph)?;
+    loader
+        .coverage(&coverage, &seen.loaded, survey.sees_all_guests(), &unseen, &unread)
+        .await
+        .map_err(graph)?;
 
     phase("coverage loaded");
     let mut odd = std::mem::take(&mut survey.odd);
