@@ -210,7 +210,7 @@ async fn cluster(
     let graph = |source| ClusterError::Store { name: name(), source };
 
     let crawl = Crawl::new(target.client.clone());
-    let mut survey = crawl.survey(target.name.clone()).await.map_err(|error| match error {
+    let (mut survey, job_listing) = crawl.survey(target.name.clone()).await.map_err(|error| match error {
         SurveyError::Api(source) => ClusterError::Api { name: name(), source },
         SurveyError::Identity(error) => error.into(),
     })?;
@@ -235,21 +235,23 @@ async fn cluster(
     let loader = Loader { store, writer, lease, busy: &busy };
     let mut tally = Tally::default();
 
-    // The guests' configurations are on their way while the cluster-wide facts, which they hang on, are completed and loaded.
-    let mut units = crawl.guests(&survey);
-    crawl.node_storages(&mut survey).await;
-    loader
-        .cluster(
+    // What the guests hang on is asked for first, and they are on their way while it is loaded.
+    let (storages, mut units) =
+        futures::join!(crawl.node_storages(&survey.nodes), async { crawl.guests(&survey) });
+    survey.enter_node_storages(storages);
+    let begin = vec![run.begin(started_at)];
+    let (loaded, jobs) = tokio::join!(
+        loader.cluster(
             &mut tally,
-            vec![run.begin(started_at)],
+            begin,
             &survey.cluster,
             (&survey.nodes, survey.all_nodes_seen()),
             &survey.storages,
-        )
-        .await
-        .map_err(graph)?;
-
-    let mut jobs = survey.backup_jobs.take().unwrap_or_default();
+        ),
+        crawl.backup_jobs(job_listing),
+    );
+    loaded.map_err(graph)?;
+    let mut jobs = survey.enter_jobs(jobs);
     let coverage = Coverage::take(&mut jobs);
     if !jobs.is_empty() {
         loader.backup_jobs(&mut tally, &jobs).await.map_err(graph)?;
