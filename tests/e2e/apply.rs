@@ -4,5 +4,7 @@ mod bench;
 mod faults;
 mod hot;
 mod kills;
+mod life;
+mod make;
 
 use bench::Bench;

@@ -55,6 +55,8 @@ pub static DESIRED_VM: Label<Row> = Label {
         "protected" Boolean "It and its disks are never deleted";
         "deletion" Text "`forbid`, or `destroy`: a tombstone may delete it";
         "reboot" Text "`never`, or `allow`: a change may restart it";
+        "local_disks" Text "`stay`, or `migrate`: volumes that only its node has are copied when it migrates";
+        "shutdown" Text "`graceful`, or `force`: it is cut off where it does not shut down in time";
         "tombstone" Boolean "It shall be gone";
         "unset" TextList "Options to remove: `balloon`, `net0.tag`";
         "name" Text "Name, or a container's hostname";
@@ -66,6 +68,7 @@ pub static DESIRED_VM: Label<Row> = Label {
         "description" Text "Free text";
         "options" TextList "Its other options as Proxmox VE spells them: `cpu=host`, `agent=enabled=1`";
         "cipassword_ref" Text "Where cloud-init's password is: `file:PATH` or `env:NAME`; never the password";
+        "password_ref" Text "Where the password of a new container's superuser is, likewise";
         "ostemplate" Text "The template of a new container";
         "comment" Text "Words for readers";
         "not_managed" Text "JSON of what is stored and not managed yet";
@@ -118,6 +121,8 @@ pub static BINDING: Label<Row> = Label {
         "vmid" Integer "The live guest's number";
         "smbios_uuid" Text "A machine's SMBIOS UUID";
         "lxc_rootfs_volid" Text "A container's root volume";
+        "destroyed_at" Integer "When its guest was deleted, in epoch seconds: it binds nothing any more";
+        "reserved_by" Text "The run that makes it under this number; null once it is made, or was there before";
         "last_applied" Integer "When a change was applied last, in epoch seconds";
     },
     indexed: &["vmid"],
@@ -135,7 +140,7 @@ pub static MANAGED_SCOPE: Label<Row> = Label {
         "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
         "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `destroy`";
         "max_deletes" Integer "How many guests one plan may delete; null is 0";
-        "max_restarts" Integer "How many guests one plan may restart; null leaves that to the estate's limit";
+        "max_restarts" Integer "How many guests one plan may restart or stop; null leaves that to the estate's limit";
         "paused" Boolean "Nothing may be done there now";
     },
     indexed: &[],

@@ -170,6 +170,9 @@ pub fn diff(
         match (wanted, &has) {
             (Canonical::Map(wanted), Some(Canonical::Map(has))) => {
                 for (sub, wanted) in wanted {
+                    if sub == "size" && has_own_size(key) {
+                        continue;
+                    }
                     let old = has.get(sub);
                     let is = old.cloned().or_else(|| default_of_sub(guest.kind, key, sub));
                     if is.as_ref() == Some(wanted) {
@@ -226,6 +229,11 @@ pub fn diff(
     }
     changes.sort_by(|a, b| a.field.cmp(&b.field));
     GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes }
+}
+
+/// Proxmox VE makes these disks as large as they have to be, whatever it is asked for.
+pub(crate) fn has_own_size(key: &str) -> bool {
+    matches!(key, "efidisk0" | "tpmstate0")
 }
 
 /// The desired options of an absent property string are all what it has by default.

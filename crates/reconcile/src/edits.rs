@@ -132,12 +132,15 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("protected", Some(guest.protected.to_string()));
     put("deletion", Some(guest.deletion.as_str().to_owned()));
     put("reboot", Some(guest.reboot.as_str().to_owned()));
+    put("local_disks", Some(guest.local_disks.as_str().to_owned()));
+    put("shutdown", Some(guest.shutdown.as_str().to_owned()));
     put("tombstone", Some(guest.tombstone.to_string()));
     put("unset", list(&guest.unset));
     put("depends_on", list(&guest.depends_on));
     put("anti_affinity", list(&guest.anti_affinity));
     put("ostemplate", guest.ostemplate.clone());
     put("cipassword", guest.cipassword.as_ref().map(ToString::to_string));
+    put("password", guest.password.as_ref().map(ToString::to_string));
     put("comment", guest.comment.clone());
     for (key, value) in &guest.not_managed {
         put(key, Some(format!("{value} (not managed yet)")));

@@ -71,9 +71,14 @@ impl LiveGuest {
 
     /// Has it the marker of this desired guest?
     pub fn is_marked(&self, cluster: &ClusterId, uid: &str) -> bool {
-        let text = |key: &str| self.config.get(key).map(String::as_str).unwrap_or_default();
-        let tagged = text("tags").split([';', ',', ' ']).any(|tag| tag == marker::TAG);
-        tagged && marker::trailer_of(text("description")) == Some(&*marker::trailer(cluster, uid))
+        let tags = self.config.get("tags").map(String::as_str).unwrap_or_default();
+        tags.split([';', ',', ' ']).any(|tag| tag == marker::TAG) && self.is_signed(cluster, uid)
+    }
+
+    /// Has it the marker's last line of the description?
+    pub fn is_signed(&self, cluster: &ClusterId, uid: &str) -> bool {
+        let description = self.config.get("description").map(String::as_str).unwrap_or_default();
+        marker::trailer_of(description) == Some(&*marker::trailer(cluster, uid))
     }
 
     /// What tells it from another guest of its number: a machine's SMBIOS UUID, a container's root volume.
@@ -105,7 +110,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Adds what the volume's name says. A cloud-init image is known by its kind, not by its name.
-fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canonical> {
+pub(crate) fn with_storage(mut map: BTreeMap<String, Canonical>) -> BTreeMap<String, Canonical> {
     let Some(Canonical::Text(text)) = map.get("volume").cloned() else { return map };
     let Ok(volume) = text.parse::<pve_client::property::Volume>() else { return map };
     let Some(storage) = volume.storage().map(str::to_owned) else { return map };
@@ -182,6 +187,8 @@ pub struct Live {
     pub nodes: BTreeMap<String, LiveNode>,
     /// Storages by node.
     pub storages: BTreeMap<String, BTreeSet<String>>,
+    /// The storages that are the same on all nodes.
+    pub shared: BTreeSet<String>,
     permissions: Permissions,
 }
 
@@ -206,6 +213,9 @@ pub enum LiveError {
     /// Its own name can't be an identifier.
     #[error("a cluster's own name can't be its identifier: set `name` under its [[clusters]]")]
     BadName(#[from] InvalidClusterId),
+    /// A guest can't be read.
+    #[error("guest {0} can't be read, so that nobody knows whether its volumes build on others: {1}")]
+    Unread(i64, String),
     /// An answer is not of its form.
     #[error("cannot read the listing of {0}: entries of it were not understood, so that it proves nothing")]
     Odd(String),
@@ -251,6 +261,9 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
             }
             Resource::Storage(storage) => {
                 live.storages.entry(storage.node.clone()).or_default().insert(storage.storage.clone());
+                if storage.shared == Some(true) {
+                    live.shared.insert(storage.storage.clone());
+                }
                 continue;
             }
             _ => continue,
@@ -367,7 +380,8 @@ pub async fn migration(
     let mut ties = words(list("local_resources"));
     ties.extend(media.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)));
     let allowed = answer.get("allowed_nodes").map(|_| words(list("allowed_nodes")).into_iter().collect());
-    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties }))
+    let carries = words(list("dependent-ha-resources"));
+    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties, carries }))
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.
@@ -382,4 +396,78 @@ async fn tag_style(client: &PveClient) -> TagStyle {
         _ => false,
     };
     TagStyle { case_sensitive }
+}
+
+/// Whether the cluster can be written to; a standalone node always can.
+///
+/// # Errors
+/// The request's.
+pub async fn quorate(client: &PveClient) -> Result<bool, ApiError> {
+    let rows = client.cluster_status().await?.value;
+    Ok(build::cluster_row(&rows).is_none_or(|row| row.quorate == Some(true)))
+}
+
+/// The guest that has a number, anywhere in the cluster, as its listing says now.
+///
+/// # Errors
+/// The cluster does not answer, or its listing was not understood, so that it proves nothing.
+pub async fn holder(client: &PveClient, vmid: i64) -> Result<Option<Listed>, LiveError> {
+    let listing = client.cluster_resources().await?;
+    if listing.oddities.iter().any(|oddity| oddity.lost != pve_client::wire::Lost::Field) {
+        return Err(LiveError::Odd(client.endpoint().to_owned()));
+    }
+    Ok(listing.value.iter().find_map(|row| {
+        let kind = match row {
+            Resource::Qemu(_) => GuestType::Qemu,
+            Resource::Lxc(_) => GuestType::Lxc,
+            _ => return None,
+        };
+        let guest = row.guest().filter(|guest| i64::from(guest.vmid.get()) == vmid)?;
+        Some(Listed::new(kind, guest))
+    }))
+}
+
+/// The numbers of the guests that replication copies, as far as the user may see them.
+///
+/// # Errors
+/// The request's.
+pub async fn replicated(client: &PveClient) -> Result<BTreeSet<i64>, ApiError> {
+    let answer = client.get(&ApiPath::new("list replication jobs").fixed("/cluster/replication")).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    // A job is named by its guest: `100-0`.
+    let of = |row: &Value| row.get("id")?.as_str()?.split('-').next()?.parse().ok();
+    Ok(rows.iter().filter_map(of).collect())
+}
+
+/// Can linked clones build on its volumes?
+pub fn is_base(guest: &LiveGuest) -> bool {
+    guest.config.get("template").is_some_and(|value| value == "1")
+        || volumes(guest).any(|name| name.contains("base-"))
+}
+
+/// The volumes that its configuration names.
+pub fn volumes(guest: &LiveGuest) -> impl Iterator<Item = &str> {
+    let own = |(key, _): &(&String, &String)| is_disk(guest.kind, key) || key.starts_with("unused");
+    guest.config.iter().filter(own).filter_map(|(_, text)| {
+        let first = text.split(',').next()?;
+        let first = first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first);
+        (first.contains(':') && !text.contains("media=cdrom")).then_some(first)
+    })
+}
+
+/// The guests whose volumes build on this one's.
+///
+/// # Errors
+/// The cluster can't be read, or one of its guests can't.
+pub async fn linked_clones(client: &PveClient, guest: &LiveGuest) -> Result<Vec<i64>, LiveError> {
+    let all = read(client, None).await?;
+    if let Some((vmid, why)) = all.unread.iter().next() {
+        return Err(LiveError::Unread(*vmid, why.clone()));
+    }
+    let bases: Vec<String> = volumes(guest).map(|volume| format!("{volume}/")).collect();
+    let builds = |other: &&LiveGuest| {
+        other.vmid != guest.vmid
+            && volumes(other).any(|volume| bases.iter().any(|base| volume.starts_with(base)))
+    };
+    Ok(all.guests.values().filter(builds).map(|other| other.vmid).collect())
 }

@@ -184,7 +184,7 @@ impl From<LiveError> for Failure {
         let exit = match &error {
             LiveError::Api(error) => api_code(error),
             LiveError::Unnamed(_) | LiveError::BadName(_) => Exit::Config,
-            LiveError::Odd(_) => Exit::Failed,
+            LiveError::Odd(_) | LiveError::Unread(..) => Exit::Failed,
         };
         Self::new(exit, error)
     }
@@ -221,7 +221,12 @@ pub async fn compare(
         ..Found::default()
     };
     for guest in desired.guests.values() {
-        match guest_diff(client, guest, bindings.get(&guest.uid), &live).await {
+        if stored::is_done(bindings, guest) {
+            found.diffs.push(GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes: Vec::new() });
+            continue;
+        }
+        match guest_diff(client, &desired.cluster, guest, stored::bound_to(bindings, &guest.uid), &live).await
+        {
             Ok((diff, pending)) => {
                 if let (Some(vmid), Some(pending)) = (guest.vmid, pending) {
                     found.pending.insert(vmid, pending);
@@ -237,6 +242,7 @@ pub async fn compare(
 
 async fn guest_diff(
     client: &PveClient,
+    cluster: &ClusterId,
     guest: &Guest,
     binding: Option<&Binding>,
     live: &Live,
@@ -252,7 +258,7 @@ async fn guest_diff(
             Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
         };
     };
-    if let Some(bound) = binding.filter(|bound| !bound.is_of(has) && has.kind == guest.kind) {
+    if let Some(bound) = binding.filter(|bound| !bound.is_of(cluster, has) && has.kind == guest.kind) {
         return Ok((diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()), None));
     }
     let without = diff::diff(guest, has, &BTreeMap::new(), live.style);

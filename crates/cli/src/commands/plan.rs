@@ -10,7 +10,6 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::{Rows, Store};
-use pvegraph_inventory::build;
 use pvegraph_reconcile::desired::{Desired, Problem};
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
@@ -93,7 +92,8 @@ impl Of {
         };
         let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
         surveyed(&client, &stored.desired, &found, &mut around).await;
-        for uid in &consent.mark {
+        let made = stored.bindings.values().filter(|binding| binding.reserved_by.is_some());
+        for uid in consent.mark.iter().chain(made.map(|binding| &binding.uid)) {
             let vmid = stored.desired.guests.get(uid).and_then(|guest| guest.vmid);
             // Of guests that do not differ nothing was asked yet.
             let Some(live) = vmid.and_then(|vmid| found.live.guests.get(&vmid)) else { continue };
@@ -115,6 +115,8 @@ impl Of {
             consent: &consent,
             now: Timestamp::now().as_second(),
         });
+        // Numbers that bindings give are nobody's wish, and come and go.
+        plan.desired_sha256.clone_from(&stored.sha256);
         if !quorate {
             let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
             plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
@@ -192,6 +194,24 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             moving.push((live, target));
         }
     }
+    let doomed: Vec<&LiveGuest> = desired
+        .guests
+        .values()
+        .filter(|guest| guest.tombstone && guest.policy == Policy::Manage)
+        .filter_map(|guest| found.live.guests.get(&guest.vmid?))
+        .collect();
+    if !doomed.is_empty() {
+        match live::replicated(client).await {
+            Ok(numbers) => around.replicated = numbers,
+            Err(error) => tracing::info!(%error, "which guests replication copies is not known"),
+        }
+    }
+    for guest in doomed.into_iter().filter(|guest| live::is_base(guest)) {
+        match live::linked_clones(client, guest).await {
+            Ok(clones) => drop(around.clones.insert(guest.vmid, clones)),
+            Err(error) => tracing::info!(guest = guest.vmid, %error, "its linked clones are not known"),
+        }
+    }
     let known = |node: &&str| found.live.nodes.get(*node).is_some_and(|node| node.online);
     for node in bridges.into_iter().filter(known) {
         match live::bridges(client, node).await {
@@ -224,13 +244,10 @@ const AT_ONCE: usize = 64;
 
 /// Whether the cluster can be written to; a standalone node always can.
 async fn quorate(client: &PveClient) -> bool {
-    match client.cluster_status().await {
-        Ok(read) => build::cluster_row(&read.value).is_none_or(|row| row.quorate == Some(true)),
-        Err(error) => {
-            tracing::warn!(%error, "the cluster's quorum is not known");
-            false
-        }
-    }
+    live::quorate(client).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the cluster's quorum is not known");
+        false
+    })
 }
 
 fn report(plan: &Plan, not_managed: Vec<String>) -> Report {

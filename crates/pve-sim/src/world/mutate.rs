@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::access::{Principal, ROOT, Token, User};
 use super::config::{self, Config, ConfigValue};
 use super::state::{
-    BackupJob, EPOCH, Guest, GuestKind, GuestSpec, Node, Pool, Power, Snapshot, State, Storage, Usage,
+    BackupJob, EPOCH, Guest, GuestKind, GuestSpec, Node, Pool, Power, Snapshot, State, Storage, Usage, Volume,
 };
 use super::{Credential, World, WorldError, generate, ids};
 
@@ -224,6 +224,23 @@ impl World {
     ) -> Result<R, WorldError> {
         let missing = || WorldError::NoStorage(storage.to_owned());
         self.update(|state| state.storages.get_mut(storage).map(change).ok_or_else(missing))
+    }
+
+    /// Puts a template of containers on a storage: `local:vztmpl/debian-12.tar.zst`. Where the storage is not shared, `node` has it.
+    pub fn add_container_template(&self, volume: &str, node: Option<&str>) {
+        let file = Volume {
+            content: "vztmpl".to_owned(),
+            size: 120 << 20,
+            format: "tar.zst".to_owned(),
+            time: 1_700_000_000,
+            vmid: None,
+            notes: None,
+            protected: false,
+            node: node.map(str::to_owned),
+            config: None,
+            parent: None,
+        };
+        self.update(|state| state.volumes.insert(volume.to_owned(), file));
     }
 
     /// Sets the room that a node sees on a storage, in bytes; without a node, everywhere.

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, migrated, target, task_kinds, to_revert};
+use super::destroy::{Gone, destroys, gone};
 use super::fence::Stop;
 use super::look::{Look, look};
+use super::make::{Made, NotNow, free, is_foreign, made, taken};
 use super::outcome::Outcome;
 use super::{Happened, Run};
+use crate::desired::Guest;
 use crate::journal::{Call, Event, Found, Reached};
 use crate::lines::LinesError;
+use crate::live::LiveError;
 use crate::plan::{FormValue, Method, Operation, Request};
 
 /// By how many seconds a node's clock may be behind this host's.
@@ -176,53 +180,30 @@ impl Sending<'_, '_> {
     /// Looks, writes down, sends.
     async fn send(&self) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
-        let refused = |error: &ApiError| error.is_forbidden() || error.is_unauthorized();
-        let seen = match self.look().await {
-            Ok(seen) => seen,
-            Err(error) => {
-                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
-                return Ok(Known::Ended(self.end(Outcome::Failed { reason, refused: refused(&error) })?));
-            }
-        };
-        let planned = Found {
-            digest: operation.digest.clone(),
-            pending: operation.pending_sha256.clone(),
-            ..Found::default()
-        };
-        let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
-        let first = !run.state().last.contains_key(&operation.vmid);
-        let may = before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected, first);
-        if let Err(reason) = may {
-            return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
-        }
-        let Some(seen) = seen else {
-            return Ok(Known::Ended(
-                self.end(Outcome::Stale { reason: format!("{} is gone", operation.uid) })?,
-            ));
-        };
         let Some(guest) = run.desired.guests.get(&operation.uid) else {
             let reason = format!("{}: nobody desires it any more: plan again", operation.uid);
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
         };
-        let found = Found { rest: Some(seen.rest(request)), ..seen.found() };
-        let form = match request.form(found.digest.as_deref(), guest, Some(&seen.guest), run.secrets) {
-            Ok(form) => form,
-            Err(error) => {
-                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
-                return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
-            }
+        let (found, form) = match self.looked(guest).await {
+            Ok(looked) => looked,
+            Err(outcome) => return Ok(Known::Ended(self.end(outcome)?)),
         };
         // If the answer gets lost, the task that is there then and not now is this call's.
         let others = match self.tasks((run.clock)()).await {
             Ok(others) => others.iter().map(ToString::to_string).collect(),
-            Err(error) => {
-                let reason = format!("{} (guest {}): {error}", operation.uid, operation.vmid);
-                let outcome = Outcome::Failed { reason, refused: refused(&error) };
-                return Ok(Known::Ended(self.end(outcome)?));
-            }
+            Err(error) => return Ok(Known::Ended(self.end(self.failed_by(&error))?)),
         };
         if let Err(stop) = run.may_send().await {
             return Ok(Known::Ended(End::Stopped(stop)));
+        }
+        if made(request).is_some()
+            && let Err(why) = run.reserve(operation).await
+        {
+            let reason = format!(
+                "{} (guest {}): its number can't be kept for it, and nothing was sent: {why}: apply again later",
+                operation.uid, operation.vmid
+            );
+            return Ok(Known::Ended(self.end(Outcome::Failed { reason, refused: false })?));
         }
         let began = (run.clock)();
         run.note(Event::Intent {
@@ -259,6 +240,59 @@ impl Sending<'_, '_> {
         }
     }
 
+    fn failed_by(&self, error: &ApiError) -> Outcome {
+        let refused = error.is_forbidden() || error.is_unauthorized();
+        Outcome::Failed { reason: self.told(&error.to_string()), refused }
+    }
+
+    /// Looks whether the call may be sent, and with what.
+    async fn looked(&self, guest: &Guest) -> Result<(Found, BTreeMap<String, String>), Outcome> {
+        let Self { run, at, operation, request } = *self;
+        if let Some(made) = made(request) {
+            return self.looked_around(guest, &made).await;
+        }
+        let seen = self.look().await.map_err(|error| self.failed_by(&error))?;
+        let planned = Found {
+            digest: operation.digest.clone(),
+            pending: operation.pending_sha256.clone(),
+            ..Found::default()
+        };
+        let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
+        let first = !run.state().last.contains_key(&operation.vmid);
+        before(&run.desired.cluster, operation, at.call, seen.as_ref(), &expected, first)
+            .map_err(|reason| Outcome::Stale { reason })?;
+        let Some(seen) = seen else {
+            return Err(Outcome::Stale { reason: format!("{} is gone", operation.uid) });
+        };
+        run.still(operation, request, &seen)
+            .await
+            .map_err(|error| self.failed_by(&error))?
+            .map_err(|reason| Outcome::Stale { reason })?;
+        let found = Found { rest: Some(seen.rest(request)), ..seen.found() };
+        let form = request
+            .form(found.digest.as_deref(), guest, Some(&seen.guest), run.secrets)
+            .map_err(|error| Outcome::Stale { reason: self.told(&error.to_string()) })?;
+        Ok((found, form))
+    }
+
+    /// The same of a guest that is made: its number has to be free.
+    async fn looked_around(
+        &self,
+        guest: &Guest,
+        _made: &Made,
+    ) -> Result<(Found, BTreeMap<String, String>), Outcome> {
+        let Self { run, operation, request, .. } = *self;
+        free(run.client, operation).await.map_err(|why| match why {
+            NotNow::Stale(reason) => Outcome::Stale { reason },
+            NotNow::Live(LiveError::Api(error)) => self.failed_by(&error),
+            NotNow::Live(error) => Outcome::Failed { reason: self.told(&error.to_string()), refused: false },
+        })?;
+        let form = request
+            .form(None, guest, None, run.secrets)
+            .map_err(|error| Outcome::Stale { reason: self.told(&error.to_string()) })?;
+        Ok((Found::default(), form))
+    }
+
     /// PVE has answered.
     fn dispatched(&self, upid: Option<&Upid>) -> Result<(), LinesError> {
         let upid = upid.map(ToString::to_string);
@@ -293,8 +327,10 @@ impl Sending<'_, '_> {
                 self.conclude(before, Said::Task(end), hidden).await
             }
             // The guest tells what the task does not.
-            Err(error) => match self.shown().await {
-                Ok((After::Holds { waiting, blind: false }, seen)) => self.verified(before, waiting, &seen),
+            Err(error) => match self.shown(before).await {
+                Ok((After::Holds { waiting, blind: false }, seen)) => {
+                    self.verified(before, waiting, seen.as_ref())
+                }
                 _ => self.unknown(
                     self.told(&format!("its task {upid} can't be followed: {error}: look at the guest")),
                 ),
@@ -311,10 +347,14 @@ impl Sending<'_, '_> {
             run.note(Event::Busy { call: at, reason })?;
             return Ok(Known::MayBeSent);
         }
-        let mut looked = 0;
+        let (mut looked, mut ha, mut given_up) = (0, false, false);
         let (after, seen) = loop {
             looked += 1;
-            match self.shown().await {
+            let shown = self.shown(before).await;
+            if let Ok((_, Some(seen))) = &shown {
+                (ha, given_up) = (seen.ha_managed, seen.is_given_up());
+            }
+            match shown {
                 Ok((After::Holds { waiting, blind }, seen)) => {
                     // What can't be read back counts as done only where PVE said so.
                     if !blind || said.is_good() {
@@ -326,14 +366,16 @@ impl Sending<'_, '_> {
                                 hidden.redacted(&said.text())
                             );
                         }
-                        return self.verified(before, waiting, &seen);
+                        return self.verified(before, waiting, seen.as_ref());
                     }
-                    break (Vec::new(), Some(seen));
+                    break (Vec::new(), seen);
                 }
-                Ok((After::Not(_), _)) if said.is_good() && looked < looks(request, &run.patience) => {
+                Ok((After::Not(_), _))
+                    if said.is_good() && !given_up && looked < looks(request, &run.patience, ha) =>
+                {
                     tokio::time::sleep(run.patience.between).await;
                 }
-                Ok((After::Not(fields), seen)) => break (fields, Some(seen)),
+                Ok((After::Not(fields), seen)) => break (fields, seen),
                 Err(why) => {
                     let said = hidden.redacted(&said.text());
                     return self.unknown(
@@ -352,6 +394,11 @@ impl Sending<'_, '_> {
                 reason.push_str(&format!(" ({})", hidden.redacted(last)));
             }
         }
+        if !said.is_good() && request.path.ends_with("/status/shutdown") {
+            reason.push_str(
+                ": look why it does not shut down, or desire `shutdown: force` to have it cut off then",
+            );
+        }
         if said.is_good() {
             reason.push_str(&format!(", and it is not as it was meant: {}", after.join(", ")));
         }
@@ -367,6 +414,9 @@ impl Sending<'_, '_> {
         if conflict {
             reason.push_str("; somebody changed its configuration since: plan again");
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+        }
+        if made(request).is_some() {
+            return self.not_made(reason, refused, seen.as_ref()).await.map(Known::Ended);
         }
         if let Some(seen) = seen.as_ref().filter(|_| answered) {
             reason.push_str(&self.taken_back(before, seen).await?);
@@ -385,12 +435,17 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
-        let looks = if resumed && guarded { 1 } else { run.patience.looks };
-        let mut last = String::new();
-        for number in 0..looks {
-            if number > 0 {
+        let (mut last, mut ha) = (String::new(), false);
+        let mut looked = 0;
+        loop {
+            let enough = if resumed && guarded { 1 } else { looks(request, &run.patience, ha) };
+            if looked >= enough {
+                break;
+            }
+            if looked > 0 {
                 tokio::time::sleep(run.patience.between).await;
             }
+            looked += 1;
             match self.lost_task(began).await {
                 Ok(Some(upid)) => {
                     self.dispatched(Some(&upid))?;
@@ -402,12 +457,22 @@ impl Sending<'_, '_> {
                     continue;
                 }
             }
-            match self.shown().await {
-                Ok((after, seen)) => {
+            match self.shown(before).await {
+                Ok((After::Holds { waiting, .. }, None)) => return self.verified(before, waiting, None),
+                // What is made can come yet.
+                Ok((_, None)) => last = "it is not there so far".to_owned(),
+                Ok((After::Not(_), Some(seen))) if made(request).is_some() && self.is_foreign(&seen) => {
+                    let reason =
+                        self.told(&taken(seen.guest.config.get("name").map(String::as_str), &operation.node));
+                    run.unreserve(operation).await;
+                    return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
+                }
+                Ok((after, Some(seen))) => {
+                    ha = seen.ha_managed;
                     let unchanged = same(before, &seen.found());
                     match after {
                         After::Holds { waiting, blind } if !blind || !unchanged => {
-                            return self.verified(before, waiting, &seen);
+                            return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
                         _ => last = "the guest was changed, and not into what was sent".to_owned(),
@@ -439,8 +504,14 @@ impl Sending<'_, '_> {
             return Ok(Vec::new());
         }
         let since = Some(began - CLOCK_SKEW);
-        let filter = TaskFilter { vmid: Some(operation.vmid), since, ..TaskFilter::default() };
-        let rows = run.client.find_tasks(&operation.node, &filter).await?;
+        // The task of a copy is its source's.
+        let made = made(request);
+        let (node, vmid) = match &made {
+            Some(Made { node, source: Some(source), .. }) => (node, *source),
+            _ => (&operation.node, operation.vmid),
+        };
+        let filter = TaskFilter { vmid: Some(vmid), since, ..TaskFilter::default() };
+        let rows = run.client.find_tasks(node, &filter).await?;
         let account = run.client.account();
         let ours = |upid: &Upid| kinds.contains(&upid.worker_type) && upid.account() == account;
         Ok(rows.into_iter().map(|row| row.upid).filter(ours).collect())
@@ -451,19 +522,99 @@ impl Sending<'_, '_> {
         look(self.run.client, *kind, node, *vmid).await
     }
 
+    /// The guest where it is after the call.
+    async fn look_again(&self) -> Result<Option<Look>, ApiError> {
+        match (self.look().await?, target(self.request)) {
+            // It goes one way: what is not here any more is there.
+            (None, Some(target)) => {
+                look(self.run.client, self.operation.kind, target, self.operation.vmid).await
+            }
+            (seen, _) => Ok(seen),
+        }
+    }
+
     /// What the guest shows of the call.
-    async fn shown(&self) -> Result<(After, Look), String> {
-        match self.look().await {
+    async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), String> {
+        let makes = made(self.request).is_some();
+        if destroys(self.request) {
+            return self.destroyed().await;
+        }
+        let to = target(self.request);
+        match self.look_again().await {
+            Ok(Some(seen)) if makes && self.is_foreign(&seen) => {
+                Ok((After::Not(vec!["marker".to_owned()]), Some(seen)))
+            }
             Ok(Some(seen)) => {
-                if self.operation.fingerprint.is_some()
-                    && seen.guest.fingerprint() != self.operation.fingerprint
-                {
+                let bound = self.operation.fingerprint.clone().or_else(|| self.found_before());
+                if !makes && bound.is_some() && seen.guest.fingerprint() != bound {
                     return Err("identity conflict: another guest has this number now".to_owned());
                 }
-                Ok((after(self.operation, self.request, &seen, self.run.style), seen))
+                let after = match to {
+                    Some(target) => migrated(target, before, &seen),
+                    None => after(self.operation, self.request, &seen, self.run.style),
+                };
+                Ok((after, Some(seen)))
             }
+            Ok(None) if makes => Ok((After::Not(vec!["guest".to_owned()]), None)),
+            // The nodes learn one after the other where it is.
+            Ok(None) if to.is_some() => Ok((After::Not(vec!["node".to_owned()]), None)),
             Ok(None) => Err("it is not there any more".to_owned()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The fingerprint that the guest had after our last call.
+    fn found_before(&self) -> Option<String> {
+        self.run.state().last.get(&self.operation.vmid).and_then(|found| found.fingerprint.clone())
+    }
+
+    /// Is it another guest than the one that this call makes?
+    fn is_foreign(&self, seen: &Look) -> bool {
+        let signed = seen.guest.is_signed(&self.run.desired.cluster, &self.operation.uid);
+        is_foreign(self.operation, signed, seen)
+    }
+
+    /// A guest was not made, or not as it was meant.
+    async fn not_made(
+        &self,
+        mut reason: String,
+        refused: bool,
+        seen: Option<&Look>,
+    ) -> Result<End, LinesError> {
+        let Self { run, operation, .. } = *self;
+        if let Some(seen) = seen.filter(|seen| !self.is_foreign(seen)) {
+            let state = seen.lock().map_or_else(String::new, |lock| format!(", locked ({lock})"));
+            reason.push_str(&format!(
+                "; it is there, half made{state}, and its number is kept for it: look at it, and plan again to finish it"
+            ));
+            return self.end(Outcome::Failed { reason, refused });
+        }
+        run.unreserve(operation).await;
+        // PVE's own words name the node where the guest is.
+        let exists = FailureClass::of_text(&reason) == FailureClass::AlreadyExists;
+        if exists || seen.is_some() {
+            reason
+                .push_str("; that guest is left alone: plan again for another number, or desire a free one");
+            return self.end(Outcome::Stale { reason });
+        }
+        self.end(Outcome::Failed { reason, refused })
+    }
+
+    /// What there is of a guest that was deleted.
+    async fn destroyed(&self) -> Result<(After, Option<Look>), String> {
+        let not = |field: &str| After::Not(vec![field.to_owned()]);
+        match gone(self.run.client, self.run, self.operation).await.map_err(|error| error.to_string())? {
+            Gone::There(seen) => Ok((not("guest"), Some(*seen))),
+            Gone::Somewhere(field) => Ok((not(field), None)),
+            Gone::Replaced => {
+                tracing::warn!(
+                    "{} (guest {}): somebody else's guest has the number now, and is left alone",
+                    self.operation.uid,
+                    self.operation.vmid
+                );
+                Ok((After::Holds { waiting: Vec::new(), blind: false }, None))
+            }
+            Gone::Gone => Ok((After::Holds { waiting: Vec::new(), blind: false }, None)),
         }
     }
 
@@ -500,10 +651,19 @@ impl Sending<'_, '_> {
         }
     }
 
-    fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
-        let mut found = seen.found();
+    fn verified(
+        &self,
+        before: &Found,
+        waiting: Vec<String>,
+        seen: Option<&Look>,
+    ) -> Result<Known, LinesError> {
+        let mut found = seen.map(Look::found).unwrap_or_default();
         let restarts = self.request.path.contains("/status/");
-        if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
+        // Volumes that are copied may get other names.
+        let moves = target(self.request).is_some();
+        if let Some(seen) = seen.filter(|_| !restarts && !moves)
+            && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
+        {
             tracing::warn!(
                 "{} (guest {}): somebody else has changed it at the same time",
                 self.operation.uid,

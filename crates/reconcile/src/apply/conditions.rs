@@ -10,10 +10,14 @@ use pvegraph_inventory::ClusterId;
 use sha2::{Digest, Sha256};
 
 use super::Patience;
+use super::destroy::destroys;
 use super::limits::allocated;
 use super::look::Look;
+use super::make::{NO_OPTIONS, made as makes};
 use crate::canonical::{Canonical, TagStyle, canonical, hex, is_disk};
+use crate::diff::has_own_size;
 use crate::journal::Found;
+use crate::live::with_storage;
 use crate::plan::{Action, FormValue, Method, Operation, Request};
 
 /// Why a call must not be sent: the field, and the mend.
@@ -38,7 +42,9 @@ pub fn before(
         return refuse("node", &format!("it is not on {node} any more, or gone: plan again"));
     };
     let fingerprint = look.guest.fingerprint();
-    if operation.fingerprint.is_some() && fingerprint != operation.fingerprint {
+    // Of what this run has made nobody knew it before.
+    let wanted = operation.fingerprint.as_ref().or(expected.fingerprint.as_ref());
+    if wanted.is_none() || fingerprint.as_ref() != wanted {
         return refuse(
             "identity",
             "identity conflict: another guest has this number now: look at it, and plan again",
@@ -75,6 +81,17 @@ pub fn before(
     let undone = |request: &Request| power(request).is_some_and(|action| action != "reboot");
     if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
+    }
+    if request.is_some_and(|request| ha_state(request).is_some()) {
+        if !look.ha_managed {
+            return refuse("ha", "high availability does not manage it any more: plan again");
+        }
+        if look.is_given_up() {
+            return refuse(
+                "ha",
+                "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
+            );
+        }
     }
     Ok(())
 }
@@ -115,9 +132,21 @@ fn ha_state(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// How often the guest is looked at until it shows what this call does.
-pub fn looks(request: &Request, patience: &Patience) -> u32 {
-    if ha_state(request).is_some() {
+/// The node that a call takes the guest to.
+pub fn target(request: &Request) -> Option<&str> {
+    if request.method != Method::Post || last_part(request) != "migrate" {
+        return None;
+    }
+    match request.set.get("target") {
+        Some(FormValue::Plain(target)) => Some(target),
+        _ => None,
+    }
+}
+
+/// How often the guest is looked at until it shows what this call does. `ha`: high availability manages it.
+pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
+    // Under high availability the task ends before the guest moves.
+    if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
     } else if power(request) == Some("reboot") {
         patience.restart_looks
@@ -133,26 +162,46 @@ fn last_part(request: &Request) -> &str {
 
 /// Whether this program knows how to tell that such a call was done.
 pub fn is_known(request: &Request) -> bool {
-    matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
+    makes(request).is_some()
+        || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
+        || target(request).is_some()
+        || destroys(request)
 }
 
 /// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
 pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
     let of = |word: &str| if lxc { format!("vz{word}") } else { format!("qm{word}") };
+    match makes(request).map(|made| made.source) {
+        Some(None) => return vec![of("create")],
+        Some(Some(_)) => return vec![of("clone")],
+        None => {}
+    }
     match (power(request), last_part(request), request.method) {
         (Some(word @ ("start" | "stop")), ..) => vec![of(word), format!("ha{word}")],
         (Some("shutdown"), ..) => vec![of("shutdown"), "hastop".to_owned()],
         (Some(word), ..) => vec![of(word)],
         (None, "config", Method::Post) => vec![of("config")],
         (None, "resize", _) => vec!["resize".to_owned()],
+        _ if destroys(request) => vec![of("destroy")],
+        (None, "migrate", Method::Post) => {
+            vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
+        }
         _ => Vec::new(),
     }
 }
 
 /// Whether the guest is as the call wants it.
 pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    if let Some(made) = makes(request) {
+        return match look.lock() {
+            // PVE is still at it.
+            Some(_) => After::Not(vec!["lock".to_owned()]),
+            None if made.source.is_some() => copied(operation, request, look, style),
+            None => configured(operation, request, look, style),
+        };
+    }
     if let Some(action) = power(request) {
         return match action {
             "start" => state(look, "running"),
@@ -173,6 +222,24 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
         other => After::Not(vec![other.to_owned()]),
     }
 }
+
+/// Whether a guest has come to the node that a call takes it to, and is what it was `before`.
+pub fn migrated(target: &str, before: &Found, look: &Look) -> After {
+    let mut not = Vec::new();
+    let mut tell = |otherwise: bool, field: &str| {
+        if otherwise {
+            not.push(field.to_owned());
+        }
+    };
+    tell(look.guest.node != target, "node");
+    tell(look.lock().is_some(), "lock");
+    tell(before.status.as_ref().is_some_and(|status| *status != look.guest.status), "state");
+    tell(look.ha_managed && look.guest.ha.as_deref().is_some_and(|state| !SETTLED.contains(&state)), "ha");
+    if not.is_empty() { After::Holds { waiting: Vec::new(), blind: false } } else { After::Not(not) }
+}
+
+/// The states in which high availability does nothing more with a guest.
+const SETTLED: [&str; 5] = ["started", "enabled", "stopped", "disabled", "ignored"];
 
 fn state(look: &Look, wanted: &str) -> After {
     if look.guest.status == wanted {
@@ -207,9 +274,23 @@ fn resized(operation: &Operation, request: &Request, look: &Look, style: TagStyl
     }
 }
 
+/// A copy has the text that is sent with the call, and whatever else its source had.
+fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
+    let text = look.guest.config.get("description");
+    let signed = request
+        .set
+        .get("description")
+        .is_some_and(|sent| matches(operation, "description", sent, text, style));
+    match signed {
+        true => After::Holds { waiting: Vec::new(), blind: false },
+        false => After::Not(vec!["description".to_owned()]),
+    }
+}
+
 fn configured(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
     let (mut waiting, mut not, mut blind) = (Vec::new(), Vec::new(), false);
-    for (key, value) in &request.set {
+    let of_call = |key: &str| makes(request).is_some() && NO_OPTIONS.contains(&key);
+    for (key, value) in request.set.iter().filter(|(key, _)| !of_call(key)) {
         let now = look.guest.config.get(key);
         let matches = |text: Option<&String>| matches(operation, key, value, text, style);
         if let FormValue::Secret { .. } = value {
@@ -254,7 +335,11 @@ fn matches(
         }
         FormValue::Plain(sent) => {
             let Some(has) = has else { return sent.trim().is_empty() };
-            let has = canonical(kind, key, has, style);
+            let has = match canonical(kind, key, has, style) {
+                // A cloud-init image has a name of PVE's own.
+                Canonical::Map(map) if is_disk(kind, key) => Canonical::Map(with_storage(map)),
+                has => has,
+            };
             if let Some((storage, size)) = allocated(sent).filter(|_| is_disk(kind, key)) {
                 return made(operation, key, (storage, size, sent), &has, style);
             }
@@ -281,7 +366,8 @@ fn made(
     let volume = has.get("volume").map(ToString::to_string).unwrap_or_default();
     let gib = size.parse::<f64>().unwrap_or_default();
     let bytes = (gib * f64::from(1 << 30)).round();
-    let size = matches!(has.get("size"), Some(Canonical::Bytes(has)) if (*has as f64 - bytes).abs() < 1.0);
+    let size = has_own_size(key)
+        || matches!(has.get("size"), Some(Canonical::Bytes(has)) if (*has as f64 - bytes).abs() < 1.0);
     let options = match sent.split_once(',') {
         Some((_, options)) => match canonical(operation.kind, key, options, style) {
             Canonical::Map(map) => map,
@@ -453,14 +539,15 @@ mod tests {
         let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
         let patience = Patience::default();
         assert!(
-            looks(&ha, &patience) * 2 >= 300,
+            looks(&ha, &patience, true) * 2 >= 300,
             "high availability takes minutes, looked at every two seconds"
         );
-        assert!(looks(&start, &patience) < looks(&ha, &patience));
+        assert!(looks(&start, &patience, true) < looks(&ha, &patience, true));
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
-        assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
-        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+        assert!(is_known(&delete) && is_known(&start) && is_known(&grow));
+        assert!(is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
+        assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/storage")));
     }
 
     #[test]

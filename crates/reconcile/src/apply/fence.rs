@@ -18,6 +18,7 @@ use pvegraph_inventory::ClusterId;
 
 use super::Clock;
 use crate::audit::Head;
+use crate::stored::{self, Binding};
 
 /// How long the graph is waited for before a call. It may be down for as long as the lease lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -155,6 +156,54 @@ impl<'a> Fence<'a> {
             if let Err(Stop::LeaseLost(why)) = self.may_send().await {
                 tracing::warn!("{why}: nothing more will be sent");
             }
+        }
+    }
+
+    /// Writes bindings.
+    ///
+    /// # Errors
+    /// The graph does not answer, or the lease is lost; in words.
+    pub async fn bound(&self, cluster: &ClusterId, bindings: &[Binding]) -> Result<(), String> {
+        if bindings.is_empty() {
+            return Ok(());
+        }
+        self.written(stored::bound(self.store.dialect(), cluster, bindings, (self.clock)())).await
+    }
+
+    /// Notes that the guests of these were deleted.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn destroyed(&self, cluster: &ClusterId, uids: &BTreeSet<&str>) -> Result<(), String> {
+        if uids.is_empty() {
+            return Ok(());
+        }
+        let now = (self.clock)();
+        let text = format!(
+            "MATCH (b:{} {{cluster_id: $cluster_id}})\nWHERE b.uid IN $uids\nSET b.destroyed_at = coalesce(b.destroyed_at, $now)",
+            BINDING.name
+        );
+        let uids: Vec<&str> = uids.iter().copied().collect();
+        let note =
+            Statement::new(text).with("cluster_id", cluster.as_str()).with("uids", uids).with("now", now);
+        self.written(vec![note]).await
+    }
+
+    /// Gives a number back that was kept for a guest.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn unreserved(&self, cluster: &ClusterId, uid: &str, vmid: i64) -> Result<(), String> {
+        self.written(vec![stored::unreserved(cluster, uid, vmid)]).await
+    }
+
+    /// Writes as long as the lease is ours.
+    async fn written(&self, mut statements: Vec<Statement>) -> Result<(), String> {
+        statements.push(self.lease.guard((self.clock)()));
+        match tokio::time::timeout(PATIENCE, self.store.write(statements)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the graph does not answer".to_owned()),
         }
     }
 

@@ -1,27 +1,55 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
-use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
+use super::conditions::target;
+use super::destroy::{destroys, is_narrow};
+use super::make::made;
+use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
+use crate::scope;
 
 /// What this program would not have written: the operation, and the mend.
 pub fn odd(plan: &Plan) -> Option<String> {
     if plan.expires_at.checked_sub(plan.made_at) != Some(VALID_SECONDS) {
         return Some(format!("the plan does not end {VALID_SECONDS} s after it was made: plan again"));
     }
-    plan.operations.iter().find_map(odd_operation)
+    // What it says of itself decides whether it has to be approved.
+    if plan.deletes != scope::deleted(&plan.operations, |_| true) {
+        return Some("the plan does not tell how many guests it deletes: plan again".to_owned());
+    }
+    plan.operations.iter().find_map(|operation| odd_operation(plan, operation))
 }
 
-fn odd_operation(operation: &Operation) -> Option<String> {
+/// What would make a new guest something else than a new guest: a restored one, or one that another is overwritten with.
+const NOT_NEW: [&str; 6] = ["archive", "force", "live-restore", "restore", "start", "unique"];
+
+fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
     let Operation { number, uid, vmid, .. } = operation;
     let tell = |what: String| Some(format!("operation {number} ({uid}, guest {vmid}): {what}: plan again"));
-    if operation.action != Action::Create && operation.fingerprint.is_none() {
+    // The identity of what the plan makes is found when it is made.
+    if !plan.makes(uid) && operation.fingerprint.is_none() {
         return tell("it names no fingerprint that the guest must have".to_owned());
     }
-    for request in &operation.requests {
+    for (at, request) in operation.requests.iter().enumerate() {
+        if let Some(made) = made(request) {
+            let new = if made.source.is_some() { "newid" } else { "vmid" };
+            let number = request.set.get(new).is_some_and(|value| value.to_string() == vmid.to_string());
+            let first = operation.action == Action::Create && at == 0;
+            let clean = !NOT_NEW.iter().any(|name| request.set.contains_key(*name));
+            if first && number && clean && made.kind == operation.kind {
+                continue;
+            }
+            return tell(format!("{} {} does not make this guest anew", request.method, request.path));
+        }
+        let deletes = operation.action == Action::Destroy;
+        if destroys(request) != deletes
+            || deletes && (!is_narrow(request) || operation.effect != Effect::Delete)
+        {
+            let text = format!("{} {} is no deletion as this program plans it", request.method, request.path);
+            return tell(text);
+        }
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
         };
-        if matches!(rest, "/config" | "/resize") && !request.with_digest && operation.action != Action::Create
-        {
+        if matches!(rest, "/config" | "/resize") && !request.with_digest {
             return tell(format!("{} {} does not carry the digest", request.method, request.path));
         }
     }
@@ -37,7 +65,8 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
     }
     let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
     let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
-    known.contains(&rest).then_some(rest)
+    let migrates = rest == "/migrate" && operation.action == Action::Migrate && target(request).is_some();
+    (migrates || known.contains(&rest) || rest.is_empty() && destroys(request)).then_some(rest)
 }
 
 #[cfg(test)]
@@ -47,7 +76,7 @@ mod tests {
     use pvegraph_inventory::GuestType;
 
     use super::*;
-    use crate::plan::{Effect, Method};
+    use crate::plan::Method;
 
     fn plan(request: Request) -> Plan {
         let operation = Operation {

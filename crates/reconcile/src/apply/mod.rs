@@ -7,20 +7,25 @@
 //! - A call is done when the guest shows it, whatever its task said.
 //! - A run that was cut off anywhere is gone on with from its journal.
 //!
+//! - A guest is made under a number that the graph keeps for it, and bound when it is there.
+//!
 //! A further kind of operation needs its calls in [`crate::plan`], what shows that they are done in `conditions`, and what it
 //! holds meanwhile in `limits`; the rest is the same for all.
 
 mod call;
 mod conditions;
+mod destroy;
 mod fence;
 mod files;
 mod genuine;
 mod limits;
 mod look;
+mod make;
 mod outcome;
 mod privileges;
+mod still;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +36,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use conditions::is_known;
+pub use destroy::Keys;
 pub use fence::{Fence, Good, Stop};
 pub use files::Files;
 pub use genuine::odd;
@@ -45,7 +51,8 @@ use crate::desired::Desired;
 use crate::document::SecretRef;
 use crate::journal::{Call, Event, Found, Journal, Reached};
 use crate::lines::LinesError;
-use crate::plan::{Operation, Plan};
+use crate::plan::{Action, Operation, Plan};
+use crate::stored::Binding;
 
 /// Tells epoch seconds.
 pub type Clock<'a> = &'a (dyn Fn() -> i64 + Send + Sync);
@@ -155,6 +162,7 @@ pub struct Run<'a> {
     storages: BTreeMap<(i64, String), String>,
     fence: &'a Fence<'a>,
     progress: &'a dyn Progress,
+    keys: &'a dyn Keys,
     secrets: Secrets<'a>,
     clock: Clock<'a>,
     patience: Patience,
@@ -191,6 +199,8 @@ pub struct Setup<'a> {
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
+    /// Asks the graph for the keys to a deletion.
+    pub keys: &'a dyn Keys,
     /// Reads secrets.
     pub secrets: Secrets<'a>,
     /// Tells the time.
@@ -220,6 +230,7 @@ impl<'a> Run<'a> {
             storages,
             fence,
             progress,
+            keys,
             secrets,
             clock,
             patience,
@@ -247,6 +258,7 @@ impl<'a> Run<'a> {
             storages,
             fence,
             progress,
+            keys,
             secrets,
             clock,
             patience,
@@ -416,6 +428,65 @@ impl<'a> Run<'a> {
         drop(state);
         self.fence.audited(&head);
         Ok(())
+    }
+
+    /// The guests that are to be bound: those that were made, and those that have the marker now. A second time is no harm.
+    pub fn to_bind(&self, outcomes: &[Outcome]) -> Vec<Binding> {
+        let state = self.state();
+        let mut all: Vec<Binding> = Vec::new();
+        for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
+            let binds = matches!(operation.action, Action::Create | Action::Mark);
+            if !binds || !matches!(outcome, Outcome::Done { .. }) {
+                continue;
+            }
+            let found = state.last.get(&operation.vmid).and_then(|found| found.fingerprint.clone());
+            let Some(fingerprint) = found.or_else(|| operation.fingerprint.clone()) else { continue };
+            let Operation { uid, kind, vmid, .. } = operation;
+            all.push(Binding {
+                uid: uid.clone(),
+                kind: *kind,
+                vmid: *vmid,
+                fingerprint: Some(fingerprint),
+                last_applied: Some((self.clock)()),
+                reserved_by: None,
+                destroyed_at: None,
+            });
+        }
+        all
+    }
+
+    /// The desired guests whose deletion is done: what the graph keeps of it makes the next plan leave them alone.
+    pub fn to_forget(&self, outcomes: &[Outcome]) -> BTreeSet<&str> {
+        let done = |(operation, outcome): &(&Operation, &Outcome)| {
+            operation.action == Action::Destroy && matches!(outcome, Outcome::Done { .. })
+        };
+        let all = self.plan.operations.iter().zip(outcomes).filter(done);
+        all.map(|(operation, _)| operation.uid.as_str()).collect()
+    }
+
+    /// Keeps the number of a guest that is about to be made.
+    async fn reserve(&self, operation: &Operation) -> Result<(), String> {
+        let Operation { uid, kind, vmid, .. } = operation;
+        let run = self.state().journal.record().run.clone();
+        let (uid, kind, vmid) = (uid.clone(), *kind, *vmid);
+        let binding = Binding {
+            uid,
+            kind,
+            vmid,
+            fingerprint: None,
+            last_applied: None,
+            reserved_by: Some(run),
+            destroyed_at: None,
+        };
+        self.fence.bound(&self.desired.cluster, &[binding]).await
+    }
+
+    /// Gives it back: nothing was made. Where the graph is away it stays kept, for the next plan.
+    async fn unreserve(&self, operation: &Operation) {
+        let Operation { uid, vmid, .. } = operation;
+        if let Err(why) = self.fence.unreserved(&self.desired.cluster, uid, *vmid).await {
+            tracing::warn!("{uid}: its number {vmid} stays kept for it: {why}");
+        }
     }
 
     /// Adds to the journal.

@@ -6,7 +6,9 @@ use pve_client::answers::Permissions;
 use pve_client::{ApiError, PveClient};
 use pvegraph_inventory::GuestType;
 
+use super::destroy::destroys;
 use super::limits::allocated;
+use super::make::{NO_OPTIONS, made};
 use crate::canonical::{is_disk, is_nic};
 use crate::plan::{FormValue, Operation, Request};
 
@@ -17,32 +19,52 @@ pub struct Needed {
     pub path: String,
     /// One of these.
     pub any: Vec<&'static str>,
+    /// Another path that is as good: the pool that a new guest comes into.
+    pub or: Option<String>,
 }
 
 /// What the operations need.
 pub fn needed(operations: &[Operation]) -> BTreeSet<Needed> {
     let mut all = BTreeSet::new();
+    // What a pool allows is allowed at a guest from its first moment on.
+    let pools: BTreeMap<i64, String> = operations
+        .iter()
+        .flat_map(|operation| operation.requests.iter().map(move |request| (operation.vmid, request)))
+        .filter_map(|(vmid, request)| match (made(request), request.set.get("pool")) {
+            (Some(_), Some(FormValue::Plain(pool))) => Some((vmid, format!("/pool/{pool}"))),
+            _ => None,
+        })
+        .collect();
     for operation in operations {
         for request in &operation.requests {
-            of_call(operation, request, &mut all);
+            of_call(operation, request, pools.get(&operation.vmid), &mut all);
         }
     }
     all
 }
 
-fn of_call(operation: &Operation, request: &Request, all: &mut BTreeSet<Needed>) {
+fn of_call(operation: &Operation, request: &Request, pool: Option<&String>, all: &mut BTreeSet<Needed>) {
     let guest = format!("/vms/{}", operation.vmid);
     let mut need = |path: &str, any: &[&'static str]| {
-        all.insert(Needed { path: path.to_owned(), any: any.to_vec() });
+        let or = pool.filter(|_| path == guest).cloned();
+        all.insert(Needed { path: path.to_owned(), any: any.to_vec(), or });
     };
     need(&guest, &["VM.Audit"]);
     if request.path.starts_with("/cluster/ha/") {
         return need("/", &["Sys.Console"]);
     }
+    let makes = made(request);
+    if makes.is_some() {
+        need(&guest, &["VM.Allocate"]);
+    }
+    if destroys(request) {
+        return need(&guest, &["VM.Allocate"]);
+    }
     match request.path.rsplit('/').next().unwrap_or_default() {
         "resize" => need(&guest, &["VM.Config.Disk"]),
-        "config" => {
-            for key in request.set.keys().chain(&request.delete) {
+        "config" | "qemu" | "lxc" => {
+            let options = request.set.keys().chain(&request.delete);
+            for key in options.filter(|key| makes.is_none() || !NO_OPTIONS.contains(&key.as_str())) {
                 let value = match request.set.get(key) {
                     Some(FormValue::Plain(text)) => text.as_str(),
                     _ => "",
@@ -53,14 +75,27 @@ fn of_call(operation: &Operation, request: &Request, all: &mut BTreeSet<Needed>)
                 if key == "startup" {
                     need("/", &["Sys.Modify"]);
                 }
+                if let Some(bridge) = bridge(value).filter(|_| is_nic(operation.kind, key)) {
+                    need(&bridge, &["SDN.Use"]);
+                }
                 if let Some((storage, _)) = allocated(value).filter(|_| is_disk(operation.kind, key)) {
                     need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"]);
                 }
             }
         }
         "start" | "stop" | "shutdown" | "reboot" => need(&guest, &["VM.PowerMgmt"]),
+        "migrate" => need(&guest, &["VM.Migrate"]),
         _ => {}
     }
+}
+
+/// The path of a network interface's bridge, or of its VLAN there. Networks of other zones have names of their own, whose zones only PVE
+/// knows.
+fn bridge(value: &str) -> Option<String> {
+    let part = |name: &str| value.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let bridge = part("bridge").filter(|bridge| bridge.starts_with("vmbr"))?;
+    let path = format!("/sdn/zones/localnetwork/{bridge}");
+    Some(part("tag").map_or(path.clone(), |tag| format!("{path}/{tag}")))
 }
 
 /// What an option takes; nothing where only PVE itself knows.
@@ -97,26 +132,35 @@ fn of_option(guest: GuestType, key: &str, value: &str) -> Option<&'static [&'sta
     })
 }
 
+/// The paths of which one is enough.
+fn paths(need: &Needed) -> impl Iterator<Item = &String> {
+    [Some(&need.path), need.or.as_ref()].into_iter().flatten()
+}
+
 /// The privileges that the account lacks.
 ///
 /// # Errors
 /// PVE does not say what it may do.
 pub async fn missing(client: &PveClient, needed: BTreeSet<Needed>) -> Result<Vec<Needed>, ApiError> {
     let all = client.permissions().await?.value;
-    let has = |permissions: &Permissions, need: &Needed| {
-        need.any.iter().any(|privilege| permissions.has(&need.path, privilege))
+    let has = |permissions: &Permissions, path: &str, need: &Needed| {
+        need.any.iter().any(|privilege| permissions.has(path, privilege))
     };
     let mut own: BTreeMap<String, Permissions> = BTreeMap::new();
     let mut missing = Vec::new();
     for need in needed {
-        if has(&all, &need) {
+        if paths(&need).any(|path| has(&all, path, &need)) {
             continue;
         }
         // The list has no paths that nobody named: for certainty PVE is asked for this one.
-        if !own.contains_key(&need.path) {
-            own.insert(need.path.clone(), client.permissions_on(&need.path).await?.value);
+        let mut lacks = true;
+        for path in paths(&need) {
+            if !own.contains_key(path) {
+                own.insert(path.clone(), client.permissions_on(path).await?.value);
+            }
+            lacks &= !own.get(path).is_some_and(|permissions| has(permissions, path, &need));
         }
-        if !own.get(&need.path).is_some_and(|permissions| has(permissions, &need)) {
+        if lacks {
             missing.push(need);
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::canonical::{Canonical, hex};
-use crate::document::{Deletion, Policy, Power, Reboot, SecretRef};
+use crate::document::{Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown};
 use crate::plan::canonical_json;
 
 pub use check::{Problem, check};
@@ -91,6 +91,10 @@ pub struct Guest {
     pub deletion: Deletion,
     /// Whether a change may restart it.
     pub reboot: Reboot,
+    /// Whether volumes that only its node has are copied when it migrates.
+    pub local_disks: LocalDisks,
+    /// What is done where it does not shut down in time.
+    pub shutdown: Shutdown,
     /// It shall be gone.
     pub tombstone: bool,
     /// Options to remove: `balloon`, `net0.tag`.
@@ -99,6 +103,8 @@ pub struct Guest {
     pub fields: BTreeMap<String, Canonical>,
     /// Where cloud-init's password is.
     pub cipassword: Option<SecretRef>,
+    /// Where the superuser's password of a new container is.
+    pub password: Option<SecretRef>,
     /// Guests that have to run before it.
     pub depends_on: BTreeSet<String>,
     /// Guests that must not be on its node.
@@ -124,10 +130,13 @@ impl Guest {
             protected: false,
             deletion: Deletion::default(),
             reboot: Reboot::default(),
+            local_disks: LocalDisks::default(),
+            shutdown: Shutdown::default(),
             tombstone: false,
             unset: BTreeSet::new(),
             fields: BTreeMap::new(),
             cipassword: None,
+            password: None,
             depends_on: BTreeSet::new(),
             anti_affinity: BTreeSet::new(),
             ostemplate: None,

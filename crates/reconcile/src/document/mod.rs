@@ -94,6 +94,12 @@ pub struct Guest {
     /// Whether a change may restart it.
     #[serde(default, skip_serializing_if = "Reboot::is_default")]
     pub reboot: Reboot,
+    /// Whether volumes that only its node has are copied when it migrates.
+    #[serde(default, skip_serializing_if = "LocalDisks::is_default")]
+    pub local_disks: LocalDisks,
+    /// What is done where it does not shut down in time.
+    #[serde(default, skip_serializing_if = "Shutdown::is_default")]
+    pub shutdown: Shutdown,
     /// It shall be gone. Deletes it only together with `deletion`, the scope's permission and `--allow-delete`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tombstone: bool,
@@ -118,6 +124,9 @@ pub struct Guest {
     /// Where cloud-init's password is to be read from. The password itself never stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cipassword: Option<SecretRef>,
+    /// Where the password of a new container's superuser is to be read from. It is used when the container is made, and never later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
     /// Words for readers of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -213,6 +222,26 @@ choice! {
         Never = "never",
         /// Where the change needs it.
         Allow = "allow"
+    }
+}
+
+choice! {
+    /// Whether volumes that only one node has go along with a guest.
+    LocalDisks {
+        /// They stay, and the guest does not migrate.
+        Stay = "stay",
+        /// They are copied to the other node, and deleted here.
+        Migrate = "migrate"
+    }
+}
+
+choice! {
+    /// How a guest is stopped.
+    Shutdown {
+        /// It shuts down by itself, or goes on running.
+        Graceful = "graceful",
+        /// Where it has not shut down in time it is cut off.
+        Force = "force"
     }
 }
 

@@ -42,7 +42,7 @@ fn with_options(mut schema: Value, guest: GuestType) -> Value {
         properties.insert("disk".to_owned(), device(guest, first));
         properties.insert("network".to_owned(), device(guest, "net0"));
         let only_of = match guest {
-            GuestType::Qemu => &["ostemplate"][..],
+            GuestType::Qemu => &["ostemplate", "password"][..],
             GuestType::Lxc => &["cipassword", "cpu_mitigations"][..],
         };
         properties.retain(|key, _| !only_of.contains(&key.as_str()));

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use pvegraph_inventory::GuestType;
+use sha2::{Digest, Sha256};
 
 use super::guard::{self, Forbidden};
 use super::request::{FormValue, Hidden, Method, Origin, Request};
 use super::values::Values;
 use super::{Action, Effect, Input, Operation, known};
+use crate::canonical::{Canonical, hex};
 use crate::desired::Guest;
 use crate::diff::GuestDiff;
 use crate::document::Power;
@@ -51,6 +53,13 @@ pub(super) fn create(
     if guest.cipassword.is_some() {
         request.set.insert("cipassword".to_owned(), values.whole("cipassword")?);
     }
+    let fingerprint = match guest.kind {
+        GuestType::Qemu => Some(identified(input, guest, vmid, &mut request)),
+        GuestType::Lxc => None,
+    };
+    if let Some(secret) = guest.password.as_ref().filter(|_| guest.kind == GuestType::Lxc) {
+        request.set.insert("password".to_owned(), FormValue::Secret { secret: secret.clone() });
+    }
     request.set.entry("tags".to_owned()).or_insert_with(|| FormValue::Plain(marker::TAG.to_owned()));
     let trailer = marker::trailer(&input.desired.cluster, &guest.uid);
     let empty = || FormValue::Hidden(Hidden::new(Origin::Desired, "", Some(trailer)));
@@ -70,7 +79,7 @@ pub(super) fn create(
         reasons,
         affects: BTreeSet::new(),
         blast: 1,
-        fingerprint: None,
+        fingerprint: fingerprint.clone(),
         digest: None,
         pending_sha256: None,
         status: None,
@@ -86,6 +95,37 @@ pub(super) fn create(
         operations.push(operation(Action::Power, Effect::Hot, vec!["state".to_owned()], why, start));
     }
     Ok(operations)
+}
+
+/// Gives a new machine the SMBIOS UUID by which it is known from its first moment on: the desired one, or one of its own.
+fn identified(input: &Input<'_>, guest: &Guest, vmid: i64, request: &mut Request) -> String {
+    let wanted = guest.fields.get("smbios1");
+    if let Some(Canonical::Map(map)) = wanted
+        && let Some(uuid) = map.get("uuid")
+    {
+        return uuid.to_string();
+    }
+    let (cluster, uid, made_at, generation) =
+        (&input.desired.cluster, &guest.uid, input.now, input.generation);
+    let seed = format!("pvegraph smbios {cluster}/{uid} {vmid} {made_at} {generation}");
+    let uuid = uuid_of(&Sha256::digest(seed.as_bytes()));
+    let others = wanted.map(|text| format!(",{text}")).unwrap_or_default();
+    request.set.insert("smbios1".to_owned(), FormValue::Plain(format!("uuid={uuid}{others}")));
+    uuid
+}
+
+/// A UUID of version 8 (RFC 9562) of the first bytes of a hash.
+fn uuid_of(hash: &[u8]) -> String {
+    let mut bytes: Vec<u8> = hash.iter().take(16).copied().collect();
+    if let Some(version) = bytes.get_mut(6) {
+        *version = *version & 0x0f | 0x80;
+    }
+    if let Some(variant) = bytes.get_mut(8) {
+        *variant = *variant & 0x3f | 0x80;
+    }
+    let text = hex(&bytes);
+    let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
 /// The guest's number, or the next free one of the scope in which guests may be made.

@@ -7,6 +7,7 @@ mod file;
 mod guard;
 mod known;
 mod merge;
+mod migrate;
 mod operations;
 mod order;
 mod request;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use effect::Effect;
 pub use file::{FileError, VERSION, canonical_json};
 pub use guard::{FELLED_ONE_IN, MAX_FELLED};
+pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Origin, Request, Unresolved};
 
@@ -29,7 +31,7 @@ use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
 use crate::scope::Scope;
-use crate::stored::Binding;
+use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
 
 /// How long a plan holds.
@@ -188,6 +190,11 @@ impl Plan {
     pub fn noop(&self) -> bool {
         self.operations.is_empty() && self.blocked.is_empty()
     }
+
+    /// Does it make this guest?
+    pub fn makes(&self, uid: &str) -> bool {
+        self.operations.iter().any(|operation| operation.action == Action::Create && operation.uid == uid)
+    }
 }
 
 /// What waits for a restart at a guest: the value that comes, or nothing where the option goes. See [`crate::live::pending`].
@@ -204,10 +211,16 @@ pub struct Around {
     pub nodes: BTreeMap<String, bool>,
     /// Storages by node; a node of which they are not known is absent.
     pub storages: BTreeMap<String, BTreeSet<String>>,
+    /// The storages that are the same on all nodes; nothing where it is not known.
+    pub shared: Option<BTreeSet<String>>,
     /// Bridges by node, likewise.
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.
     pub templates: BTreeMap<String, BTreeSet<String>>,
+    /// Guests that replication copies, where somebody asked.
+    pub replicated: BTreeSet<i64>,
+    /// Guests that build on a guest's volumes, by its number, likewise.
+    pub clones: BTreeMap<i64, Vec<i64>>,
     /// What Proxmox VE says of migrations, by number, likewise.
     pub migrations: BTreeMap<i64, Migration>,
     /// How tags are spelled.
@@ -223,6 +236,8 @@ pub struct Migration {
     pub local_disks: bool,
     /// What ties it to its node: devices, media.
     pub ties: Vec<String>,
+    /// Other guests that high availability would move with it.
+    pub carries: Vec<String>,
 }
 
 impl Around {
@@ -232,6 +247,7 @@ impl Around {
             listed: live.listed.clone(),
             nodes: live.nodes.iter().map(|(name, node)| (name.clone(), node.online)).collect(),
             storages: live.storages.clone(),
+            shared: Some(live.shared.clone()),
             style: live.style,
             ..Self::default()
         }
@@ -303,7 +319,9 @@ pub fn plan(input: &Input<'_>) -> Plan {
     for diff in input.diffs {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
         let marks = input.consent.mark.contains(&guest.uid);
-        if diff.noop() && !marks {
+        // What a run has made and not finished is bound for good by its next plan.
+        let reserved = guard::reserved(bound_to(input.bindings, &guest.uid)).is_some();
+        if stored::is_done(input.bindings, guest) || diff.noop() && !marks && !reserved {
             continue;
         }
         if guest.policy == Policy::Observe {

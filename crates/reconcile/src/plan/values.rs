@@ -75,6 +75,11 @@ impl Values<'_> {
                 }
                 FormValue::Plain(wanted.to_string())
             }
+            // As PVE writes it itself, and as versions take it that knew no other form: `2048`, not `current=2048`.
+            Canonical::Map(map) if map.len() == 1 => {
+                let alone = kind.format().and_then(|format| map.get(format.default?));
+                FormValue::Plain(alone.unwrap_or(wanted).to_string())
+            }
             wanted => FormValue::Plain(wanted.to_string()),
         })
     }

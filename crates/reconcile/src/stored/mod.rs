@@ -9,12 +9,12 @@ mod write;
 use std::collections::BTreeMap;
 
 use pvegraph_graph::StoreError;
-use pvegraph_inventory::GuestType;
+use pvegraph_inventory::{ClusterId, GuestType};
 
 pub use approval::{Approval, NotApproved, approval, approve};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
-pub use write::{Change, write};
+pub use write::{Change, bound, unreserved, write};
 
 use crate::desired::{Desired, Guest, Problem};
 use crate::live::LiveGuest;
@@ -30,6 +30,8 @@ pub struct Stored {
     pub written_at: i64,
     /// Bindings by `uid`.
     pub bindings: BTreeMap<String, Binding>,
+    /// SHA-256 of the desired state as it was written: numbers that bindings give are not in it. See [`Desired::sha256`].
+    pub sha256: String,
 }
 
 impl Stored {
@@ -37,7 +39,7 @@ impl Stored {
     #[must_use]
     pub fn with_numbers(mut self) -> Self {
         for guest in self.desired.guests.values_mut().filter(|guest| guest.vmid.is_none()) {
-            guest.vmid = self.bindings.get(&guest.uid).map(|binding| binding.vmid);
+            guest.vmid = bound_to(&self.bindings, &guest.uid).map(|binding| binding.vmid);
         }
         self
     }
@@ -56,12 +58,31 @@ pub struct Binding {
     pub fingerprint: Option<String>,
     /// When a change was applied last, in epoch seconds.
     pub last_applied: Option<i64>,
+    /// The run that makes the guest: its number is kept for it, and the guest is not there yet, or not finished.
+    pub reserved_by: Option<String>,
+    /// When the guest was deleted, in epoch seconds: it binds nothing any more.
+    pub destroyed_at: Option<i64>,
+}
+
+/// What binds a desired guest; nothing where its guest was deleted.
+pub fn bound_to<'a>(bindings: &'a BTreeMap<String, Binding>, uid: &str) -> Option<&'a Binding> {
+    bindings.get(uid).filter(|binding| binding.destroyed_at.is_none())
+}
+
+/// Was this guest deleted as it was desired? Whatever has its number now is somebody else's.
+pub fn is_done(bindings: &BTreeMap<String, Binding>, guest: &crate::desired::Guest) -> bool {
+    guest.tombstone && bindings.get(&guest.uid).is_some_and(|binding| binding.destroyed_at.is_some())
 }
 
 impl Binding {
-    /// Is this guest the one that was bound?
-    pub fn is_of(&self, guest: &LiveGuest) -> bool {
-        self.kind == guest.kind && self.vmid == guest.vmid && self.fingerprint == guest.fingerprint()
+    /// Is this guest the one that was bound, or the one that a run has made under the number that was kept for it? The last line of the
+    /// description comes with the call that makes a guest, so that it is there from the start.
+    pub fn is_of(&self, cluster: &ClusterId, guest: &LiveGuest) -> bool {
+        let same = match &self.reserved_by {
+            Some(_) => guest.is_signed(cluster, &self.uid),
+            None => self.fingerprint == guest.fingerprint(),
+        };
+        self.kind == guest.kind && self.vmid == guest.vmid && same
     }
 }
 
@@ -173,11 +194,20 @@ mod tests {
             let kind = GuestType::Qemu;
             (
                 uid.to_owned(),
-                Binding { uid: uid.to_owned(), kind, vmid, fingerprint: None, last_applied: None },
+                Binding {
+                    uid: uid.to_owned(),
+                    kind,
+                    vmid,
+                    fingerprint: None,
+                    last_applied: None,
+                    reserved_by: None,
+                    destroyed_at: None,
+                },
             )
         };
         let bindings = BTreeMap::from([bound("made", 101), bound("told", 999)]);
-        let stored = Stored { desired, generation: 1, written_at: 1, bindings }.with_numbers();
+        let stored =
+            Stored { desired, generation: 1, written_at: 1, bindings, sha256: String::new() }.with_numbers();
         let vmids: Vec<_> = stored.desired.guests.values().map(|guest| guest.vmid).collect();
         assert_eq!(vmids, [Some(101), None, Some(100)]);
     }

@@ -119,7 +119,14 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
     if !problems.is_empty() {
         return Err(StoredError::Problems(problems));
     }
-    Ok(Stored { desired, generation: number("generation"), written_at: number("lastupdated"), bindings })
+    let sha256 = desired.sha256();
+    Ok(Stored {
+        desired,
+        generation: number("generation"),
+        written_at: number("lastupdated"),
+        bindings,
+        sha256,
+    })
 }
 
 pub(super) fn columns(label: &Label<Row>) -> String {
@@ -150,6 +157,8 @@ fn binding(row: &Properties) -> Option<(String, Binding)> {
         vmid: row.get("vmid")?.as_i64()?,
         fingerprint: text("smbios_uuid").or_else(|| text("lxc_rootfs_volid")),
         last_applied: row.get("last_applied").and_then(Value::as_i64),
+        reserved_by: text("reserved_by"),
+        destroyed_at: row.get("destroyed_at").and_then(Value::as_i64),
     };
     Some((uid, binding))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::{Guest, Problem, entered};
-use crate::document::{Deletion, Policy, Power, Reboot, SecretRef};
+use crate::document::{Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown};
 
 const MIB: i64 = 1 << 20;
 
@@ -68,10 +68,13 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         ("protected", json!(guest.protected)),
         ("deletion", json!(guest.deletion.as_str())),
         ("reboot", json!(guest.reboot.as_str())),
+        ("local_disks", json!(guest.local_disks.as_str())),
+        ("shutdown", json!(guest.shutdown.as_str())),
         ("tombstone", json!(guest.tombstone)),
         ("unset", list(&mut guest.unset.iter())),
         ("options", list(&mut options.iter())),
         ("cipassword_ref", json!(guest.cipassword.as_ref().map(ToString::to_string))),
+        ("password_ref", json!(guest.password.as_ref().map(ToString::to_string))),
         ("ostemplate", json!(guest.ostemplate)),
         ("comment", json!(guest.comment)),
         (
@@ -196,10 +199,21 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
         Some(None) => tell("reboot", "write 'never' or 'allow'"),
         None => {}
     }
-    if let Some(word) = text(row, "cipassword_ref") {
-        guest.cipassword = SecretRef::of(&word);
-        if guest.cipassword.is_none() {
-            tell("cipassword_ref", "write 'file:PATH' or 'env:NAME', never the password itself");
+    match text(row, "local_disks").map(|word| LocalDisks::of(&word)) {
+        Some(Some(local_disks)) => guest.local_disks = local_disks,
+        Some(None) => tell("local_disks", "write 'stay' or 'migrate'"),
+        None => {}
+    }
+    match text(row, "shutdown").map(|word| Shutdown::of(&word)) {
+        Some(Some(shutdown)) => guest.shutdown = shutdown,
+        Some(None) => tell("shutdown", "write 'graceful' or 'force'"),
+        None => {}
+    }
+    for (name, place) in [("cipassword_ref", &mut guest.cipassword), ("password_ref", &mut guest.password)] {
+        let Some(word) = text(row, name) else { continue };
+        *place = SecretRef::of(&word);
+        if place.is_none() {
+            tell(name, "write 'file:PATH' or 'env:NAME', never the password itself");
         }
     }
     if let Some(json) = text(row, "not_managed") {

@@ -159,12 +159,33 @@ fn statements(dialect: Dialect, change: &Change<'_>) -> Vec<Statement> {
         let one = keyed(&[("name", json!(name)), ("spec", json!(spec.to_string()))]);
         all.push(writer.upsert(label, vec![row(label, &one)]));
     }
-    if !bind.is_empty() {
-        all.push(writer.upsert(&BINDING, bind.iter().map(|one| row(&BINDING, &binding(one))).collect()));
-        let ends = bind.iter().map(|one| RelationshipRow::new(vec![json!(one.uid)], vec![json!(one.uid)]));
-        all.push(writer.relate(&BINDS, ends.collect()));
-    }
+    all.extend(bindings(&writer, bind));
     all
+}
+
+fn bindings(writer: &Writer<'_>, bind: &[Binding]) -> Vec<Statement> {
+    if bind.is_empty() {
+        return Vec::new();
+    }
+    let ends = bind.iter().map(|one| RelationshipRow::new(vec![json!(one.uid)], vec![json!(one.uid)]));
+    vec![
+        writer.upsert(&BINDING, bind.iter().map(|one| row(&BINDING, &binding(one))).collect()),
+        writer.relate(&BINDS, ends.collect()),
+    ]
+}
+
+/// The statements that write bindings of desired guests, and nothing else. `now` is in epoch seconds.
+pub fn bound(dialect: Dialect, cluster: &ClusterId, bind: &[Binding], now: i64) -> Vec<Statement> {
+    bindings(&Writer { dialect, cluster, tag: now }, bind)
+}
+
+/// The statement that gives a number back that was kept for a guest which was not made.
+pub fn unreserved(cluster: &ClusterId, uid: &str, vmid: i64) -> Statement {
+    let text = format!(
+        "MATCH (b:{} {{cluster_id: $cluster_id, uid: $uid, vmid: $vmid}})\nWHERE b.reserved_by IS NOT NULL\nDETACH DELETE b",
+        BINDING.name
+    );
+    Statement::new(text).with("cluster_id", cluster.as_str()).with("uid", uid).with("vmid", vmid)
 }
 
 /// Goes on only where the estate is as it was read, or this very change was written already.
@@ -198,5 +219,7 @@ fn binding(binding: &Binding) -> Row {
         ("smbios_uuid", machine),
         ("lxc_rootfs_volid", container),
         ("last_applied", json!(binding.last_applied)),
+        ("reserved_by", json!(binding.reserved_by)),
+        ("destroyed_at", json!(binding.destroyed_at)),
     ])
 }

@@ -58,7 +58,15 @@ pub fn bound(guests: &[LiveGuest]) -> BTreeMap<String, Binding> {
     let binding = |guest: &LiveGuest| {
         let uid = pvegraph_reconcile::desired::default_uid(guest.kind, guest.vmid);
         let fingerprint = guest.fingerprint();
-        Binding { uid, kind: guest.kind, vmid: guest.vmid, fingerprint, last_applied: None }
+        Binding {
+            uid,
+            kind: guest.kind,
+            vmid: guest.vmid,
+            fingerprint,
+            last_applied: None,
+            reserved_by: None,
+            destroyed_at: None,
+        }
     };
     guests.iter().map(binding).map(|binding| (binding.uid.clone(), binding)).collect()
 }
@@ -104,7 +112,10 @@ impl Estate {
             .values()
             .map(|guest| match guest.vmid.and_then(|vmid| live.get(&vmid)) {
                 Some(has) => {
-                    let bound = self.bindings.get(&guest.uid).filter(|bound| !bound.is_of(has));
+                    let bound = self
+                        .bindings
+                        .get(&guest.uid)
+                        .filter(|bound| !bound.is_of(&self.desired.cluster, has));
                     match bound.filter(|_| has.kind == guest.kind) {
                         Some(bound) => {
                             let is = has.fingerprint();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_reconcile::live::Listed;
 use pvegraph_reconcile::plan::{Action, Effect, FormValue, Method, Migration, Plan};
+use pvegraph_reconcile::stored::Binding;
 use serde_json::{Value, json};
 
 use crate::estate::{Estate, blocked, container, desired, live, whole};
@@ -146,7 +147,7 @@ fn a_restart_follows_what_needs_one_where_it_may() {
 #[test]
 fn power_of_an_ha_managed_guest_is_its_ha_state() {
     let mut estate = machine(json!({ "state": "stopped" }));
-    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/qemu/100/status/shutdown"]);
+    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/qemu/100/status/shutdown timeout=180"]);
     estate.guests[0].ha = Some("started".to_owned());
     assert_eq!(calls(&estate.plan()), ["PUT /cluster/ha/resources/vm:100 state=stopped"]);
     estate.guests[0].ha = Some("error".to_owned());
@@ -167,7 +168,7 @@ fn a_guest_migrates_where_proxmox_lets_it() {
         calls(&plan),
         [
             "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2",
-            "POST /nodes/pve2/qemu/100/status/shutdown"
+            "POST /nodes/pve2/qemu/100/status/shutdown timeout=180"
         ]
     );
     assert_eq!((&*plan.operations[0].node, &*plan.operations[1].node), ("pve1", "pve2"));
@@ -176,12 +177,23 @@ fn a_guest_migrates_where_proxmox_lets_it() {
         estate.around.migrations = BTreeMap::from([(100, migration)]);
         estate.plan()
     };
-    let plan = says(Migration { allowed: allowed(), local_disks: true, ties: vec![] });
-    assert_eq!(calls(&plan)[0], "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2 with-local-disks=1");
     let plan = says(Migration { allowed: Some(BTreeSet::new()), ..Migration::default() });
     assert!(blocked(&plan).contains("does not let it go to pve2"));
-    let plan = says(Migration { allowed: allowed(), local_disks: false, ties: vec!["hostpci0".to_owned()] });
+    let ties = vec!["hostpci0".to_owned()];
+    let plan = says(Migration { allowed: allowed(), ties, ..Migration::default() });
     assert!(blocked(&plan).contains("hostpci0 ties it to the node pve1"));
+    let carries = vec!["vm:101".to_owned()];
+    let plan = says(Migration { allowed: allowed(), carries, ..Migration::default() });
+    assert!(blocked(&plan).contains("would move vm:101 with it"));
+    let local = || Migration { allowed: allowed(), local_disks: true, ..Migration::default() };
+    let plan = says(local());
+    assert!(blocked(&plan).contains("`local_disks`: it has volumes that only pve1 has"));
+    let mut estate = machine(json!({ "node": "pve2", "local_disks": "migrate" }));
+    estate.around.migrations = BTreeMap::from([(100, local())]);
+    assert_eq!(
+        calls(&estate.plan()),
+        ["POST /nodes/pve1/qemu/100/migrate online=1 target=pve2 with-local-disks=1"]
+    );
 }
 
 #[test]
@@ -205,7 +217,15 @@ fn a_new_machine_is_made_whole_marked_and_then_started() {
     assert_eq!(form["description"], "[pvegraph:rig/web]");
     assert_eq!(start.requests[0].to_string(), "POST /nodes/pve1/qemu/100/status/start");
     assert_eq!(start.after, BTreeSet::from([1]));
-    assert_eq!((create.fingerprint.as_ref(), create.vmid), (None, 100));
+    assert_eq!(create.vmid, 100);
+    // It is known from its first moment on, and by another plan as another one.
+    let uuid = create.fingerprint.clone().unwrap();
+    assert_eq!((&form["smbios1"], &start.fingerprint), (&format!("uuid={uuid}"), &Some(uuid.clone())));
+    assert_eq!(uuid.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{uuid}");
+    let mut other = desired(vec![json!({ "uid": "db", "node": "pve1" })]);
+    std::mem::swap(&mut estate.desired, &mut other);
+    assert_ne!(estate.plan().operations[0].fingerprint, Some(uuid));
+    std::mem::swap(&mut estate.desired, &mut other);
 
     // The next number of the scope that nobody has; the scope's pool.
     let listed = Listed {
@@ -227,12 +247,14 @@ fn a_new_machine_is_made_whole_marked_and_then_started() {
 
 #[test]
 fn a_new_container_is_made_from_its_template() {
-    let entry = json!({ "vmid": 200, "node": "pve1", "hostname": "web", "ostemplate": "local:vztmpl/debian.tar.zst", "rootfs": { "storage": "lvm", "size": "8G" } });
+    let entry = json!({ "vmid": 200, "node": "pve1", "hostname": "web", "password": { "env": "ROOT" }, "ostemplate": "local:vztmpl/debian.tar.zst", "rootfs": { "storage": "lvm", "size": "8G" } });
     let plan = Estate::new(whole(json!({ "containers": [entry] })), &[]).plan();
     let call = calls(&plan).remove(0);
     assert!(call.starts_with("POST /nodes/pve1/lxc "), "{call}");
     assert!(
-        call.contains("ostemplate=local:vztmpl/debian.tar.zst rootfs=lvm:8 tags=pvegraph vmid=200"),
+        call.contains(
+            "ostemplate=local:vztmpl/debian.tar.zst password=(a secret) rootfs=lvm:8 tags=pvegraph vmid=200"
+        ),
         "{call}"
     );
 }
@@ -254,4 +276,44 @@ fn what_goes_down_goes_in_the_other_order() {
     estate.desired = entries("running");
     estate.guests.iter_mut().for_each(|guest| guest.status = "stopped".to_owned());
     assert_eq!(order(&estate), [("vm-101".to_owned(), vec![]), ("vm-100".to_owned(), vec![1])]);
+}
+
+/// What a run has made, or was about to make, under the number that was kept for it.
+///
+/// Seen failing with: a binding without a fingerprint that is taken for one of a guest that is gone, and for another guest's.
+#[test]
+fn what_a_run_did_not_finish_is_made_under_its_number_or_finished() {
+    let wanted = || desired(vec![json!({ "uid": "web", "vmid": 105, "node": "pve1", "cores": 2 })]);
+    let mut estate = Estate::new(wanted(), &[]);
+    let kept = Binding {
+        uid: "web".to_owned(),
+        kind: pvegraph_inventory::GuestType::Qemu,
+        vmid: 105,
+        fingerprint: None,
+        last_applied: None,
+        reserved_by: Some("run-1".to_owned()),
+        destroyed_at: None,
+    };
+    estate.bindings.insert("web".to_owned(), kept);
+    // Nothing came of it.
+    let plan = estate.plan();
+    assert_eq!((plan.operations[0].action, plan.operations[0].vmid), (Action::Create, 105));
+    // It was made, and has not all of its marker.
+    let mut made = live(105, "stopped", &[("cores", "1")]);
+    made.config.insert("description".to_owned(), "[pvegraph:rig/web]".to_owned());
+    made.config.remove("tags");
+    estate.guests = vec![made];
+    let plan = estate.plan();
+    assert_eq!(blocked(&plan), "");
+    let actions: Vec<Action> = plan.operations.iter().map(|operation| operation.action).collect();
+    assert_eq!(actions, [Action::Mark, Action::Configure]);
+    assert!(plan.operations[0].reasons[0].contains("run-1"), "{:?}", plan.operations[0].reasons);
+    // All of it is as desired: it is bound for good.
+    estate.guests[0].config.insert("cores".to_owned(), "2".to_owned());
+    estate.guests[0].config.insert("tags".to_owned(), "pvegraph".to_owned());
+    let plan = estate.plan();
+    assert_eq!(plan.operations.iter().map(|operation| operation.action).collect::<Vec<_>>(), [Action::Mark]);
+    // Somebody else has the number.
+    estate.guests[0].config.insert("description".to_owned(), "[pvegraph:rig/other]".to_owned());
+    assert!(blocked(&estate.plan()).contains("web (guest 105): `identity`"));
 }

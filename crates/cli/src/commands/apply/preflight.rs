@@ -97,17 +97,19 @@ async fn changed(
             return Ok(Some(format!("{} is not managed any more: plan again", operation.uid)));
         }
     }
-    if stored.desired.sha256() != plan.desired_sha256 {
+    if stored.sha256 != plan.desired_sha256 {
         return Ok(Some("what is desired was changed by hand since it was made: plan again".to_owned()));
     }
     for operation in &plan.operations {
-        let bound = stored.bindings.get(&operation.uid);
-        let same = bound.is_some_and(|bound| {
+        let bound = stored::bound_to(&stored.bindings, &operation.uid);
+        let made = plan.makes(&operation.uid);
+        let same = bound.map_or(made, |bound| {
             bound.vmid == operation.vmid
                 && bound.kind == operation.kind
-                && bound.fingerprint == operation.fingerprint
+                // Of what is being made the number alone is known.
+                && (made || bound.reserved_by.is_some() || bound.fingerprint == operation.fingerprint)
         });
-        if operation.fingerprint.is_some() && !same {
+        if !same {
             return Ok(Some(format!("{} is bound to another guest since: plan again", operation.uid)));
         }
     }
@@ -120,7 +122,7 @@ async fn changed(
 }
 
 /// What the journal has in place of an approver where nobody approved the plan.
-const NOBODY: &str = "nobody (--auto-approve)";
+pub const NOBODY: &str = "nobody (--auto-approve)";
 
 /// Who approved the plan, and until when it may be gone by, in epoch seconds. `auto`: nobody else need look at it.
 ///
@@ -142,7 +144,7 @@ pub async fn approver(
         (Ok(()), None) => "the plan is not approved: `pvegraph approve FILE`".to_owned(),
         (Err(why), _) => why.to_string(),
     };
-    if auto && plan.deletes == 0 {
+    if auto && scope::deleted(&plan.operations, |_| true) == 0 {
         return Ok(Ok((NOBODY.to_owned(), plan.expires_at)));
     }
     let mend = if auto {
