@@ -1,6 +1,7 @@
 //! Plans carried out: real processes, the simulator over HTTPS, a real Neo4j.
 
 mod bench;
+mod clone;
 mod faults;
 mod hot;
 mod kills;

@@ -274,7 +274,7 @@ impl Sending<'_, '_> {
     async fn looked_around(
         &self,
         guest: &Guest,
-        _made: &Made,
+        made: &Made,
     ) -> Result<(Found, BTreeMap<String, String>), Outcome> {
         let Self { run, operation, request, .. } = *self;
         free(run.client, operation).await.map_err(|why| match why {
@@ -282,10 +282,31 @@ impl Sending<'_, '_> {
             NotNow::Live(LiveError::Api(error)) => self.failed_by(&error),
             NotNow::Live(error) => Outcome::Failed { reason: self.told(&error.to_string()), refused: false },
         })?;
+        let source = self.source(made).await?;
         let form = request
-            .form(None, guest, None, run.secrets)
+            .form(None, guest, source.as_ref().map(|source| &source.guest), run.secrets)
             .map_err(|error| Outcome::Stale { reason: self.told(&error.to_string()) })?;
         Ok((Found::default(), form))
+    }
+
+    /// The guest that is copied, as it was when the plan was made.
+    async fn source(&self, made: &Made) -> Result<Option<Look>, Outcome> {
+        let Some(vmid) = made.source else { return Ok(None) };
+        let stale = |text: String| Outcome::Stale { reason: self.told(&format!("`clone.from`: {text}")) };
+        let seen = look(self.run.client, made.kind, &made.node, vmid).await;
+        let Some(seen) = seen.map_err(|error| self.failed_by(&error))? else {
+            return Err(stale(format!("the guest {vmid} is not on {} any more: plan again", made.node)));
+        };
+        if let Some(lock) = seen.lock() {
+            let text = format!(
+                "Proxmox VE has the guest {vmid} locked ({lock}): wait for that to end, and plan again"
+            );
+            return Err(stale(text));
+        }
+        if self.operation.digest.is_some() && seen.found().digest != self.operation.digest {
+            return Err(stale(format!("the guest {vmid} was changed since: plan again")));
+        }
+        Ok(Some(seen))
     }
 
     /// PVE has answered.
@@ -625,7 +646,9 @@ impl Sending<'_, '_> {
 
     /// What is sent and must not be told.
     fn hidden(&self, form: &BTreeMap<String, String>) -> Withheld {
-        let secret = |key: &String| !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_)));
+        let secret = |key: &String| {
+            !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_) | FormValue::Onto(_)))
+        };
         let values = form
             .iter()
             .filter(|(key, _)| secret(key))
@@ -637,7 +660,7 @@ impl Sending<'_, '_> {
     /// The same of a call that a process before this one has sent.
     async fn withheld_again(&self) -> Withheld {
         let Self { run, operation, request, .. } = *self;
-        if request.set.values().all(|value| matches!(value, FormValue::Plain(_))) {
+        if request.set.values().all(|value| matches!(value, FormValue::Plain(_) | FormValue::Onto(_))) {
             return Withheld::default();
         }
         let seen = self.look().await.ok().flatten();

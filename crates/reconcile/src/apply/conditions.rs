@@ -51,7 +51,9 @@ pub fn before(
     }
     // A call before this one, of this very operation, may have put it on.
     let marks = operation.action == Action::Mark || operation.action == Action::Create;
-    if !marks && !look.guest.is_marked(cluster, uid) {
+    // A copy gets the last line when it is made, and the tag with the next call.
+    let signed = operation.action != Action::Create || look.guest.is_signed(cluster, uid);
+    if !marks && !look.guest.is_marked(cluster, uid) || !signed {
         return refuse(
             "marker",
             "identity conflict: its marker is gone (tag, last line of the description): plan again",
@@ -277,6 +279,11 @@ fn matches(
     match sent {
         // Nobody can read it back.
         FormValue::Secret { .. } => has.is_some(),
+        FormValue::Onto(onto) => {
+            let Some(has) = has else { return false };
+            let form = |text: &str| canonical(kind, key, text, style);
+            onto.written(kind, key, has).is_some_and(|text| form(&text) == form(has))
+        }
         FormValue::Hidden(hidden) => {
             let text = has.map(String::as_str).unwrap_or_default();
             let cut = text.trim_end_matches('\n');

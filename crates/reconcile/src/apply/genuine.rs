@@ -27,7 +27,11 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
             let number = request.set.get(new).is_some_and(|value| value.to_string() == vmid.to_string());
             let first = operation.action == Action::Create && at == 0;
             let clean = !NOT_NEW.iter().any(|name| request.set.contains_key(*name));
-            if first && number && clean && made.kind == operation.kind {
+            let target = match (request.set.get("target"), &made.source) {
+                (Some(target), Some(_)) => target.to_string(),
+                _ => made.node.clone(),
+            };
+            if first && number && clean && made.kind == operation.kind && target == operation.node {
                 continue;
             }
             return tell(format!("{} {} does not make this guest anew", request.method, request.path));

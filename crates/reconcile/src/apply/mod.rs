@@ -39,8 +39,9 @@ pub use files::Files;
 pub use genuine::odd;
 pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
 pub use look::{Look, look};
+pub use make::sources;
 pub use outcome::{Ended, Outcome, untold};
-pub use privileges::{Needed, missing, needed};
+pub use privileges::{Needed, Storages, missing, needed};
 
 use crate::audit::Audit;
 use crate::canonical::TagStyle;
@@ -156,7 +157,7 @@ pub struct Run<'a> {
     plan: &'a Plan,
     desired: &'a Desired,
     style: TagStyle,
-    storages: BTreeMap<(i64, String), String>,
+    storages: BTreeMap<i64, BTreeMap<String, String>>,
     fence: &'a Fence<'a>,
     progress: &'a dyn Progress,
     secrets: Secrets<'a>,
@@ -189,8 +190,8 @@ pub struct Setup<'a> {
     pub desired: &'a Desired,
     /// How tags are spelled there.
     pub style: TagStyle,
-    /// The storages of guests' disks, by number and key, where they are known.
-    pub storages: BTreeMap<(i64, String), String>,
+    /// The storages of guests' disks, by number and key, where they are known: of the plan's guests, and of those that are copied.
+    pub storages: BTreeMap<i64, BTreeMap<String, String>>,
     /// The lease.
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
@@ -268,7 +269,7 @@ impl<'a> Run<'a> {
     pub async fn go(&self) -> Result<(Vec<Outcome>, Option<Stop>), LinesError> {
         let operations = &self.plan.operations;
         let groups = groups(self.desired);
-        let storage = |vmid: i64, disk: &str| self.storages.get(&(vmid, disk.to_owned())).cloned();
+        let storage = |vmid: i64| self.storages.get(&vmid).cloned().unwrap_or_default();
         let needs: Vec<Needs> =
             operations.iter().map(|operation| Needs::of(operation, &groups, storage)).collect();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; operations.len()];
