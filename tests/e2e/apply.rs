@@ -2,6 +2,7 @@
 
 mod bench;
 mod clone;
+mod disks;
 mod faults;
 mod hot;
 mod kills;

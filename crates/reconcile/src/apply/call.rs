@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, moves, task_kinds, to_revert};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
@@ -529,8 +529,15 @@ impl Sending<'_, '_> {
                 Ok((After::Not(vec!["marker".to_owned()]), Some(seen)))
             }
             Ok(Some(seen)) => {
-                let bound = self.operation.fingerprint.clone().or_else(|| self.found_before());
-                if !makes && bound.is_some() && seen.guest.fingerprint() != bound {
+                let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
+                let same = match self.operation.kind {
+                    // Its root volume is what tells it from others, and has another name now.
+                    GuestType::Lxc if moves(self.request) == Some("rootfs") => {
+                        seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
+                    }
+                    _ => bound.is_none() || seen.guest.fingerprint() == bound,
+                };
+                if !makes && !same {
                     return Err("identity conflict: another guest has this number now".to_owned());
                 }
                 Ok((after(self.operation, self.request, &seen, self.run.style), Some(seen)))

@@ -41,8 +41,8 @@ pub fn before(
         return refuse("node", &format!("it is not on {node} any more, or gone: plan again"));
     };
     let fingerprint = look.guest.fingerprint();
-    // Of what this run has made nobody knew it before.
-    let wanted = operation.fingerprint.as_ref().or(expected.fingerprint.as_ref());
+    // Of what this run has made nobody knew it before, and a container's is another one after its root volume was moved.
+    let wanted = expected.fingerprint.as_ref().or(operation.fingerprint.as_ref());
     if wanted.is_none() || fingerprint.as_ref() != wanted {
         return refuse(
             "identity",
@@ -141,6 +141,7 @@ fn last_part(request: &Request) -> &str {
 /// Whether this program knows how to tell that such a call was done.
 pub fn is_known(request: &Request) -> bool {
     makes(request).is_some()
+        || moves(request).is_some()
         || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
@@ -160,6 +161,8 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
         (Some(word), ..) => vec![of(word)],
         (None, "config", Method::Post) => vec![of("config")],
         (None, "resize", _) => vec!["resize".to_owned()],
+        (None, "move_disk", _) => vec!["qmmove".to_owned()],
+        (None, "move_volume", _) => vec!["move_volume".to_owned()],
         _ => Vec::new(),
     }
 }
@@ -190,6 +193,7 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
     }
     match last_part(request) {
         "resize" => resized(operation, request, look, style),
+        "move_disk" | "move_volume" => moved(request, look, style),
         "config" => configured(operation, request, look, style),
         other => After::Not(vec![other.to_owned()]),
     }
@@ -238,6 +242,35 @@ fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle
     match signed {
         true => After::Holds { waiting: Vec::new(), blind: false },
         false => After::Not(vec!["description".to_owned()]),
+    }
+}
+
+/// The disk that a call moves to another storage.
+pub(super) fn moves(request: &Request) -> Option<&str> {
+    let name = match last_part(request) {
+        "move_disk" => "disk",
+        "move_volume" => "volume",
+        _ => return None,
+    };
+    match request.set.get(name) {
+        Some(FormValue::Plain(disk)) if request.method == Method::Post => Some(disk),
+        _ => None,
+    }
+}
+
+fn moved(request: &Request, look: &Look, style: TagStyle) -> After {
+    let disk = moves(request).unwrap_or_default();
+    let has = match look.guest.option(disk, style) {
+        Some(Canonical::Map(has)) => has,
+        _ => BTreeMap::new(),
+    };
+    let is = |name: &str| match request.set.get(name) {
+        Some(FormValue::Plain(wanted)) => has.get(name).is_some_and(|has| has.to_string() == *wanted),
+        _ => true,
+    };
+    match ["storage", "format"].into_iter().find(|name| !is(name)) {
+        None => After::Holds { waiting: Vec::new(), blind: false },
+        Some(name) => After::Not(vec![format!("{disk}.{name}")]),
     }
 }
 

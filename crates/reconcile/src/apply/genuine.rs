@@ -39,7 +39,7 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
         };
-        if matches!(rest, "/config" | "/resize") && !request.with_digest {
+        if matches!(rest, "/config" | "/resize" | "/move_disk" | "/move_volume") && !request.with_digest {
             return tell(format!("{} {} does not carry the digest", request.method, request.path));
         }
     }
@@ -54,7 +54,16 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         return Some("");
     }
     let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
-    let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
+    let known = [
+        "/config",
+        "/resize",
+        "/move_disk",
+        "/move_volume",
+        "/status/start",
+        "/status/stop",
+        "/status/shutdown",
+        "/status/reboot",
+    ];
     known.contains(&rest).then_some(rest)
 }
 

@@ -428,7 +428,8 @@ impl<'a> Run<'a> {
         let state = self.state();
         let mut all: Vec<Binding> = Vec::new();
         for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
-            let binds = matches!(operation.action, Action::Create | Action::Mark);
+            // A container is told by its root volume, which has another name after it was moved.
+            let binds = matches!(operation.action, Action::Create | Action::Mark | Action::Move);
             if !binds || !matches!(outcome, Outcome::Done { .. }) {
                 continue;
             }

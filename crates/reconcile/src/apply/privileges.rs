@@ -74,6 +74,12 @@ fn of_call(
         }
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
+        "move_disk" | "move_volume" => {
+            need(&guest, &["VM.Config.Disk"]);
+            if let Some(storage) = request.set.get("storage") {
+                need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"]);
+            }
+        }
         "resize" => need(&guest, &["VM.Config.Disk"]),
         "config" | "qemu" | "lxc" => {
             let options = request.set.keys().chain(&request.delete);

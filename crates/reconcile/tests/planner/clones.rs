@@ -132,15 +132,18 @@ fn a_snapshot_is_copied_as_it_was() {
     assert!(calls[0].contains("snapname=before") && calls.len() == 2, "{calls:?}");
 }
 
+/// What is otherwise than in the usual estate.
+type Change<'a> = &'a dyn Fn(&mut Estate);
+
 #[test]
 fn what_cannot_be_copied_is_refused_with_field_and_mend() {
-    let told = |guest: Value, change: &dyn Fn(&mut Estate)| {
+    let told = |guest: Value, change: Change<'_>| {
         let mut estate = estate(guest);
         change(&mut estate);
         blocked(&estate.plan())
     };
-    let none: &dyn Fn(&mut Estate) = &|_| {};
-    let cases: [(Value, &dyn Fn(&mut Estate), &[&str]); 9] = [
+    let none: Change<'_> = &|_| {};
+    let cases: [(Value, Change<'_>, &[&str]); 9] = [
         (
             json!({ "clone": { "from": 9001 } }),
             none,
