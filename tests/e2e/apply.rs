@@ -2,6 +2,8 @@
 
 mod back;
 mod bench;
+mod clone;
+mod disks;
 mod faults;
 mod hot;
 mod kills;

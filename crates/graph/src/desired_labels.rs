@@ -5,7 +5,9 @@
 use pvegraph_inventory::Observed;
 use serde_json::{Map, Value};
 
-use crate::labels::{Cell, Column, End, Label, LabelSchema, NODE, PropertyType, Relationship, STORAGE};
+use crate::labels::{
+    Cell, Column, End, GUEST, Label, LabelSchema, NODE, PropertyType, Relationship, STORAGE,
+};
 
 /// The properties of one desired node. What is not among them is absent in the graph too.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,6 +72,10 @@ pub static DESIRED_VM: Label<Row> = Label {
         "cipassword_ref" Text "Where cloud-init's password is: `file:PATH` or `env:NAME`; never the password";
         "password_ref" Text "Where the password of a new container's superuser is, likewise";
         "ostemplate" Text "The template of a new container";
+        "clone_from" Text "What a new guest is copied from: a number, or the name of a `DesiredTemplate`";
+        "clone_full" Boolean "Whether its volumes are copied (true) or build on the template's (false); null: PVE's own choice";
+        "clone_storage" Text "The storage that whole copies go to; null: the source's";
+        "clone_snapshot" Text "The snapshot that is copied; null: the guest as it is";
         "comment" Text "Words for readers";
         "not_managed" Text "JSON of what is stored and not managed yet";
     },
@@ -219,6 +225,7 @@ macro_rules! sections {
 }
 
 sections! {
+    DESIRED_TEMPLATE "DesiredTemplate" "A name for a template that guests are copied from: its `vmid` is in `spec`.";
     DESIRED_STORAGE "DesiredStorage" "A desired storage definition: stored, not managed yet.";
     DESIRED_NETWORK "DesiredNetwork" "A desired network interface of a node: stored, not managed yet.";
     DESIRED_CLUSTER "DesiredCluster" "What is desired of the cluster itself: stored, not managed yet.";
@@ -256,6 +263,7 @@ relationships! {
     ];
     DEPENDS_ON "DEPENDS_ON" DESIRED_VM -> DESIRED_VM "A desired guest needs another one to run first." [];
     ANTI_AFFINITY "ANTI_AFFINITY" DESIRED_VM -> DESIRED_VM "Two desired guests must not be on one node." [];
+    CLONED_FROM "CLONED_FROM" DESIRED_VM -> GUEST "A desired guest is, or will be, a copy of a guest." [];
     BINDS "BINDS" BINDING -> DESIRED_VM "A binding is of a desired guest." [];
     HAS_OP "HAS_OP" PLAN -> PLAN_OP "A plan has an operation." [];
     AFFECTS "AFFECTS" PLAN_OP -> DESIRED_VM "A guest feels an operation: its own, or one of a guest that it depends on." [];
@@ -269,6 +277,7 @@ pub fn labels() -> Vec<LabelSchema> {
         DESIRED_DISK.schema(),
         DESIRED_NIC.schema(),
         BINDING.schema(),
+        DESIRED_TEMPLATE.schema(),
         DESIRED_STORAGE.schema(),
         DESIRED_NETWORK.schema(),
         DESIRED_CLUSTER.schema(),

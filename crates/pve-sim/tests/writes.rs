@@ -139,6 +139,10 @@ fn a_card_without_an_address_gets_a_new_one() {
     let old = config(&world)["net0"].clone();
     ok(&world, "PUT", &format!("{VM}/config"), &[("net0", "virtio,bridge=vmbr0")]);
     assert_ne!(config(&world)["net0"], old);
+    // A card is no volume: nothing of it stays.
+    ok(&world, "PUT", &format!("{VM}/config"), &[("delete", "net0")]);
+    let config = config(&world);
+    assert!(config.get("net0").is_none() && config.get("unused0").is_none(), "{config}");
 }
 
 #[test]

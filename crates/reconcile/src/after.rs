@@ -43,10 +43,13 @@ pub fn estate(live: &Live, desired: &Desired, plan: &Plan) -> Estate {
             guests.remove(&operation.vmid);
             continue;
         }
+        let source = wanted.clone_of.as_ref().and_then(|clone| live.listed.get(&desired.source(clone)?));
+        let memory = source.and_then(|source| source.memory).unwrap_or(512 << 20);
+        let cores = source.and_then(|source| source.cores).unwrap_or(1.0);
         let guest = guests.entry(operation.vmid).or_insert_with(|| {
             let map = json!({
                 "vmid": operation.vmid, "uid": operation.uid, "name": null, "type": operation.kind.as_str(),
-                "node": operation.node, "running": false, "template": false, "memory": 512 * MIB, "cores": 1, "pool": null,
+                "node": operation.node, "running": false, "template": false, "memory": memory, "cores": cores, "pool": null,
             });
             map.as_object().cloned().unwrap_or_default()
         });

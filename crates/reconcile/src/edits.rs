@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::canonical::{Canonical, Kind, find};
-use crate::desired::{Desired, Guest};
+use crate::desired::{Desired, Guest, Section};
 use crate::diff::shown;
+use crate::document::CloneOf;
 
 /// One change of the desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +91,8 @@ pub fn edits(old: &Desired, new: &Desired) -> Edits {
     for key in old.sections.keys().chain(new.sections.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (old.sections.get(key), new.sections.get(key));
         if old != new {
-            let subject = format!("{}/{} (not managed yet)", key.0.as_str(), key.1);
+            let stored = if key.0 == Section::Templates { "" } else { " (not managed yet)" };
+            let subject = format!("{}/{}{stored}", key.0.as_str(), key.1);
             // What is in it may be anything: it is not shown.
             let word = |spec: Option<_>| spec.map(|_: &serde_json::Value| "changed".to_owned());
             all.push(Edit { subject, field: None, old: word(old), new: word(new) });
@@ -138,6 +140,12 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("unset", list(&guest.unset));
     put("depends_on", list(&guest.depends_on));
     put("anti_affinity", list(&guest.anti_affinity));
+    if let Some(CloneOf { from, full, storage, snapshot }) = &guest.clone_of {
+        put("clone.from", Some(from.to_string()));
+        put("clone.full", full.map(|full| full.to_string()));
+        put("clone.storage", storage.clone());
+        put("clone.snapshot", snapshot.clone());
+    }
     put("ostemplate", guest.ostemplate.clone());
     put("cipassword", guest.cipassword.as_ref().map(ToString::to_string));
     put("password", guest.password.as_ref().map(ToString::to_string));

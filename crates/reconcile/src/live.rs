@@ -260,10 +260,10 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
                 continue;
             }
             Resource::Storage(storage) => {
-                live.storages.entry(storage.node.clone()).or_default().insert(storage.storage.clone());
-                if storage.shared == Some(true) {
+                if storage.shared.unwrap_or_default() {
                     live.shared.insert(storage.storage.clone());
                 }
+                live.storages.entry(storage.node.clone()).or_default().insert(storage.storage.clone());
                 continue;
             }
             _ => continue,
@@ -345,6 +345,24 @@ pub async fn bridges(client: &PveClient, node: &str) -> Result<BTreeSet<String>,
     let answer = client.get(&path).await?;
     let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(rows.iter().filter_map(|row| row.get("iface")?.as_str().map(str::to_owned)).collect())
+}
+
+/// The options of a guest's snapshot; nothing where there is no such snapshot.
+///
+/// # Errors
+/// The request's.
+pub async fn snapshot(
+    client: &PveClient,
+    guest: &LiveGuest,
+    name: &str,
+) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+    let path = guest_path("read a snapshot", guest.kind, &guest.node, guest.vmid);
+    match client.get(&path.fixed("snapshot").segment(name).fixed("config")).await {
+        Ok(Value::Object(config)) => Ok(Some(texts(&config))),
+        Ok(_) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The templates of containers that a node has on a storage, by volume.

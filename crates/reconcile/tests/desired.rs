@@ -53,7 +53,7 @@ const EXAMPLE: &str = include_str!("../../../docs/desired.example.json");
 fn the_example_is_read_and_comes_back() {
     let document = read(EXAMPLE, Form::Json).unwrap();
     let desired = from_document(&document, &"prod-cluster".parse().unwrap()).unwrap();
-    assert_eq!(desired.guests.keys().collect::<Vec<_>>(), ["ct-200", "vm-100", "vm-101"]);
+    assert_eq!(desired.guests.keys().collect::<Vec<_>>(), ["ct-200", "mail", "vm-100", "vm-101"]);
     assert_eq!(desired.node.as_deref(), Some("pve"));
     let web = &desired.guests["vm-100"];
     assert_eq!(web.fields["scsi0"].to_string(), "size=20G,storage=local-lvm");
@@ -61,7 +61,7 @@ fn the_example_is_read_and_comes_back() {
     assert_eq!(web.fields["memory"].to_string(), "current=2048");
     assert_eq!(desired.guests["ct-200"].fields["rootfs"].to_string(), "size=8G,storage=local-lvm");
     assert!(desired.guests["vm-101"].not_managed.contains_key("cpu_mitigations"));
-    assert_eq!(desired.sections.len(), 2 + 2 + 1 + 1);
+    assert_eq!(desired.sections.len(), 1 + 2 + 2 + 1 + 1);
     // What is written is read as the same.
     let again = serde_json::to_string(&to_document(&desired)).unwrap();
     let again = from_document(&read(&again, Form::Json).unwrap(), &"prod-cluster".parse().unwrap()).unwrap();
@@ -285,5 +285,36 @@ fn what_is_discovered_is_as_desired() {
         let none = diff(&same, &guest, &BTreeMap::new(), TagStyle::default());
         assert!(none.noop(), "{none}");
         assert!(!left_out.is_empty(), "what is left out is told");
+    }
+}
+
+#[test]
+fn how_a_guest_is_copied_is_checked_and_comes_back() {
+    let read_one = |clone: Value, more: Value| {
+        let mut guest = json!({ "uid": "web", "clone": clone });
+        for (key, value) in more.as_object().unwrap() {
+            guest[key] = value.clone();
+        }
+        let text = json!({ "version": 1, "plugins": { "proxmox": {
+            "templates": { "debian-12": { "vmid": 9000, "comment": "cloud image" } }, "vms": [guest],
+        } } });
+        from_document(&read(&text.to_string(), Form::Json).unwrap(), &cluster())
+    };
+    let desired =
+        read_one(json!({ "from": "debian-12", "full": true, "storage": "lvm", "snapshot": "s" }), json!({}))
+            .unwrap();
+    let clone = desired.guests["web"].clone_of.as_ref().unwrap();
+    assert_eq!(desired.source(clone), Some(9000));
+    assert_eq!(from_document(&to_document(&desired), &cluster()).as_ref(), Ok(&desired));
+    for (clone, more, words) in [
+        (json!({ "from": "debian-13" }), json!({}), "`clone.from`: `templates` has no \"debian-13\""),
+        (json!({ "from": 12 }), json!({}), "12 is no guest's number"),
+        (json!({ "from": "9000" }), json!({}), "without quotation marks"),
+        (json!({ "from": 9000 }), json!({ "vmid": 9000 }), "it is the guest itself"),
+        (json!({ "from": 9000, "full": false, "storage": "lvm" }), json!({}), "`clone.storage`"),
+    ] {
+        let problems = read_one(clone, more).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.to_string().contains(words)), "{problems:?}");
+        assert!(problems.iter().all(|problem| problem.subject.starts_with("web")), "{problems:?}");
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::apply_lease;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::Files;
+use pvegraph_reconcile::apply::{Files, sources};
 use pvegraph_reconcile::journal::Event;
 use pvegraph_reconcile::lines::LinesError;
 use pvegraph_reconcile::live::{self, Live};
@@ -138,7 +138,7 @@ impl Apply {
             }
             let (approver, until) =
                 preflight::approver(&*store, &id, &plan, self.auto_approve, now).await??;
-            preflight::allowed(&client, &plan).await??;
+            preflight::allowed(&client, &plan, &live).await??;
             let start = Start::Anew { text, approver, until };
             let ready =
                 Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired, live };
@@ -182,9 +182,10 @@ impl Resume {
             // Whatever forbids the rest: what was begun is followed to its end.
             let until = match (approved, refusal) {
                 (Err(refusal), _) | (_, Some(refusal)) => Err(refusal.why),
-                (Ok(until), None) => {
-                    preflight::allowed(&client, &plan).await?.map(|()| until).map_err(|refusal| refusal.why)
-                }
+                (Ok(until), None) => preflight::allowed(&client, &plan, &live)
+                    .await?
+                    .map(|()| until)
+                    .map_err(|refusal| refusal.why),
             };
             let ready =
                 Ready { settings: &settings, store: &*store, client, id, files, lock, plan, desired, live };
@@ -230,7 +231,8 @@ pub fn kept(text: &str) -> Result<Plan, Failure> {
 
 /// The guests of a plan, as they are.
 async fn guests_of(client: &PveClient, plan: &Plan) -> Result<Live, Failure> {
-    let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
+    let mut numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
+    numbers.extend(sources(plan));
     Ok(live::read(client, Some(&numbers)).await?)
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use pve_client::PveClient;
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, InvalidClusterId};
-use pvegraph_reconcile::desired::{Desired, Guest, Problem, from_document};
+use pvegraph_reconcile::desired::{Desired, Guest, Problem, Section, from_document};
 use pvegraph_reconcile::diff::{self, Class, GuestDiff};
 use pvegraph_reconcile::document::{self, Document, Form};
 use pvegraph_reconcile::live::{self, Live, LiveError};
@@ -215,7 +215,10 @@ pub async fn compare(
     bindings: &BTreeMap<String, Binding>,
 ) -> Result<Found, Failure> {
     let wanted: BTreeSet<i64> = desired.guests.values().filter_map(|guest| guest.vmid).collect();
-    let live = live::read(client, Some(&wanted)).await?;
+    // What new guests are copied from is looked at as well.
+    let sources = desired.guests.values().filter_map(|guest| desired.source(guest.clone_of.as_ref()?));
+    let read: BTreeSet<i64> = wanted.iter().copied().chain(sources).collect();
+    let live = live::read(client, Some(&read)).await?;
     let mut found = Found {
         unmanaged: live.listed.keys().filter(|vmid| !wanted.contains(vmid)).count(),
         ..Found::default()
@@ -341,7 +344,11 @@ impl Found {
 
 /// What is stored and not managed yet: `storage/nfs-backup`, `web.ha`.
 pub fn not_managed(desired: &Desired) -> Vec<String> {
-    let sections = desired.sections.keys().map(|(section, name)| format!("{}/{name}", section.as_str()));
+    let sections = desired
+        .sections
+        .keys()
+        .filter(|(section, _)| *section != Section::Templates)
+        .map(|(section, name)| format!("{}/{name}", section.as_str()));
     let of_guests = desired
         .guests
         .values()

@@ -208,6 +208,7 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
     let mut bridges: BTreeSet<&str> = BTreeSet::new();
     let mut templates: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut moving: Vec<(&LiveGuest, &str)> = Vec::new();
+    let mut copied: Vec<(&LiveGuest, &str)> = Vec::new();
     for diff in found.diffs.iter().filter(|diff| !diff.noop()) {
         let Some(guest) = desired.guests.get(&diff.uid).filter(|guest| guest.policy == Policy::Manage) else {
             continue;
@@ -215,7 +216,12 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
         let live = guest.vmid.and_then(|vmid| found.live.guests.get(&vmid));
         let wanted = guest.node.as_deref().or(desired.node.as_deref());
         let Some(live) = live else {
-            bridges.extend(wanted);
+            let source = guest.clone_of.as_ref().and_then(|clone| {
+                Some((found.live.guests.get(&desired.source(clone)?)?, clone.snapshot.as_deref()))
+            });
+            bridges
+                .extend(guest.node.as_deref().or(source.map(|(source, _)| source.node.as_str())).or(wanted));
+            copied.extend(source.and_then(|(source, snapshot)| Some((source, snapshot?))));
             let volume = guest.ostemplate.as_deref().and_then(|volume| Some(volume.split_once(':')?.0));
             templates.extend(wanted.zip(volume));
             continue;
@@ -258,6 +264,12 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
         match live::templates(client, node, storage).await {
             Ok(names) => around.templates.entry(node.to_owned()).or_default().extend(names),
             Err(error) => tracing::info!(node, storage, %error, "templates are not known"),
+        }
+    }
+    for (source, name) in copied {
+        match live::snapshot(client, source, name).await {
+            Ok(config) => drop(around.snapshots.insert((source.vmid, name.to_owned()), config)),
+            Err(error) => tracing::info!(guest = source.vmid, name, %error, "the snapshot is not known"),
         }
     }
     let asked: Vec<_> = stream::iter(moving)

@@ -185,7 +185,9 @@ pub(crate) fn detach(guest: &mut Guest, key: &str, free: bool) {
     let Some(old) = guest.config.text(key).map(|old| old.into_owned()) else { return };
     guest.config.remove(key);
     let drive = parse_drive(key, &old);
-    if !free && !drive.is_cdrom() && drive.storage().is_some() && !is_numbered(key, "unused") {
+    // `virtio=BC:24:…` is no volume.
+    let is_disk = is_drive(guest.kind, key) && !drive.is_cdrom() && drive.storage().is_some();
+    if !free && is_disk && !is_numbered(key, "unused") {
         keep_as_unused(&mut guest.config, &drive.volume);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, migrated, target, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, migrated, moves, target, task_kinds, to_revert};
 use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
 use super::look::{Look, look};
@@ -279,7 +279,7 @@ impl Sending<'_, '_> {
     async fn looked_around(
         &self,
         guest: &Guest,
-        _made: &Made,
+        made: &Made,
     ) -> Result<(Found, BTreeMap<String, String>), Outcome> {
         let Self { run, operation, request, .. } = *self;
         free(run.client, operation).await.map_err(|why| match why {
@@ -287,10 +287,31 @@ impl Sending<'_, '_> {
             NotNow::Live(LiveError::Api(error)) => self.failed_by(&error),
             NotNow::Live(error) => Outcome::Failed { reason: self.told(&error.to_string()), refused: false },
         })?;
+        let source = self.source(made).await?;
         let form = request
-            .form(None, guest, None, run.secrets)
+            .form(None, guest, source.as_ref().map(|source| &source.guest), run.secrets)
             .map_err(|error| Outcome::Stale { reason: self.told(&error.to_string()) })?;
         Ok((Found::default(), form))
+    }
+
+    /// The guest that is copied, as it was when the plan was made.
+    async fn source(&self, made: &Made) -> Result<Option<Look>, Outcome> {
+        let Some(vmid) = made.source else { return Ok(None) };
+        let stale = |text: String| Outcome::Stale { reason: self.told(&format!("`clone.from`: {text}")) };
+        let seen = look(self.run.client, made.kind, &made.node, vmid).await;
+        let Some(seen) = seen.map_err(|error| self.failed_by(&error))? else {
+            return Err(stale(format!("the guest {vmid} is not on {} any more: plan again", made.node)));
+        };
+        if let Some(lock) = seen.lock() {
+            let text = format!(
+                "Proxmox VE has the guest {vmid} locked ({lock}): wait for that to end, and plan again"
+            );
+            return Err(stale(text));
+        }
+        if self.operation.digest.is_some() && seen.found().digest != self.operation.digest {
+            return Err(stale(format!("the guest {vmid} was changed since: plan again")));
+        }
+        Ok(Some(seen))
     }
 
     /// PVE has answered.
@@ -545,8 +566,15 @@ impl Sending<'_, '_> {
                 Ok((After::Not(vec!["marker".to_owned()]), Some(seen)))
             }
             Ok(Some(seen)) => {
-                let bound = self.operation.fingerprint.clone().or_else(|| self.found_before());
-                if !makes && bound.is_some() && seen.guest.fingerprint() != bound {
+                let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
+                let same = match self.operation.kind {
+                    // Its root volume is what tells it from others, and may have another name now.
+                    GuestType::Lxc if to.is_some() || moves(self.request) == Some("rootfs") => {
+                        seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
+                    }
+                    _ => bound.is_none() || seen.guest.fingerprint() == bound,
+                };
+                if !makes && !same {
                     return Err("identity conflict: another guest has this number now".to_owned());
                 }
                 let after = match to {
@@ -695,7 +723,9 @@ impl Sending<'_, '_> {
 
     /// What is sent and must not be told.
     fn hidden(&self, form: &BTreeMap<String, String>) -> Withheld {
-        let secret = |key: &String| !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_)));
+        let secret = |key: &String| {
+            !matches!(self.request.set.get(key), None | Some(FormValue::Plain(_) | FormValue::Onto(_)))
+        };
         let values = form
             .iter()
             .filter(|(key, _)| secret(key))
@@ -707,7 +737,7 @@ impl Sending<'_, '_> {
     /// The same of a call that a process before this one has sent.
     async fn withheld_again(&self) -> Withheld {
         let Self { run, operation, request, .. } = *self;
-        if request.set.values().all(|value| matches!(value, FormValue::Plain(_))) {
+        if request.set.values().all(|value| matches!(value, FormValue::Plain(_) | FormValue::Onto(_))) {
             return Withheld::default();
         }
         let seen = self.look().await.ok().flatten();

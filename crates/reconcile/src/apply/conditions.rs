@@ -42,8 +42,8 @@ pub fn before(
         return refuse("node", &format!("it is not on {node} any more, or gone: plan again"));
     };
     let fingerprint = look.guest.fingerprint();
-    // Of what this run has made nobody knew it before.
-    let wanted = operation.fingerprint.as_ref().or(expected.fingerprint.as_ref());
+    // Of what this run has made nobody knew it before, and a container's is another one after its root volume was moved.
+    let wanted = expected.fingerprint.as_ref().or(operation.fingerprint.as_ref());
     if wanted.is_none() || fingerprint.as_ref() != wanted {
         return refuse(
             "identity",
@@ -52,7 +52,9 @@ pub fn before(
     }
     // A call before this one, of this very operation, may have put it on.
     let marks = operation.action == Action::Mark || operation.action == Action::Create;
-    if !marks && !look.guest.is_marked(cluster, uid) {
+    // A copy gets the last line when it is made, and the tag with the next call.
+    let signed = operation.action != Action::Create || look.guest.is_signed(cluster, uid);
+    if !marks && !look.guest.is_marked(cluster, uid) || !signed {
         return refuse(
             "marker",
             "identity conflict: its marker is gone (tag, last line of the description): plan again",
@@ -163,6 +165,7 @@ fn last_part(request: &Request) -> &str {
 /// Whether this program knows how to tell that such a call was done.
 pub fn is_known(request: &Request) -> bool {
     makes(request).is_some()
+        || moves(request).is_some()
         || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
@@ -188,6 +191,8 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
         (None, "migrate", Method::Post) => {
             vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
         }
+        (None, "move_disk", _) => vec!["qmmove".to_owned()],
+        (None, "move_volume", _) => vec!["move_volume".to_owned()],
         _ => Vec::new(),
     }
 }
@@ -218,6 +223,7 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
     }
     match last_part(request) {
         "resize" => resized(operation, request, look, style),
+        "move_disk" | "move_volume" => moved(request, look, style),
         "config" => configured(operation, request, look, style),
         other => After::Not(vec![other.to_owned()]),
     }
@@ -287,6 +293,35 @@ fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle
     }
 }
 
+/// The disk that a call moves to another storage.
+pub(super) fn moves(request: &Request) -> Option<&str> {
+    let name = match last_part(request) {
+        "move_disk" => "disk",
+        "move_volume" => "volume",
+        _ => return None,
+    };
+    match request.set.get(name) {
+        Some(FormValue::Plain(disk)) if request.method == Method::Post => Some(disk),
+        _ => None,
+    }
+}
+
+fn moved(request: &Request, look: &Look, style: TagStyle) -> After {
+    let disk = moves(request).unwrap_or_default();
+    let has = match look.guest.option(disk, style) {
+        Some(Canonical::Map(has)) => has,
+        _ => BTreeMap::new(),
+    };
+    let is = |name: &str| match request.set.get(name) {
+        Some(FormValue::Plain(wanted)) => has.get(name).is_some_and(|has| has.to_string() == *wanted),
+        _ => true,
+    };
+    match ["storage", "format"].into_iter().find(|name| !is(name)) {
+        None => After::Holds { waiting: Vec::new(), blind: false },
+        Some(name) => After::Not(vec![format!("{disk}.{name}")]),
+    }
+}
+
 fn configured(operation: &Operation, request: &Request, look: &Look, style: TagStyle) -> After {
     let (mut waiting, mut not, mut blind) = (Vec::new(), Vec::new(), false);
     let of_call = |key: &str| makes(request).is_some() && NO_OPTIONS.contains(&key);
@@ -325,6 +360,11 @@ fn matches(
     match sent {
         // Nobody can read it back.
         FormValue::Secret { .. } => has.is_some(),
+        FormValue::Onto(onto) => {
+            let Some(has) = has else { return false };
+            let form = |text: &str| canonical(kind, key, text, style);
+            onto.written(kind, key, has).is_some_and(|text| form(&text) == form(has))
+        }
         FormValue::Hidden(hidden) => {
             let text = has.map(String::as_str).unwrap_or_default();
             let cut = text.trim_end_matches('\n');

@@ -34,7 +34,11 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
             let number = request.set.get(new).is_some_and(|value| value.to_string() == vmid.to_string());
             let first = operation.action == Action::Create && at == 0;
             let clean = !NOT_NEW.iter().any(|name| request.set.contains_key(*name));
-            if first && number && clean && made.kind == operation.kind {
+            let target = match (request.set.get("target"), &made.source) {
+                (Some(target), Some(_)) => target.to_string(),
+                _ => made.node.clone(),
+            };
+            if first && number && clean && made.kind == operation.kind && target == operation.node {
                 continue;
             }
             return tell(format!("{} {} does not make this guest anew", request.method, request.path));
@@ -49,7 +53,7 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
         };
-        if matches!(rest, "/config" | "/resize") && !request.with_digest {
+        if matches!(rest, "/config" | "/resize" | "/move_disk" | "/move_volume") && !request.with_digest {
             return tell(format!("{} {} does not carry the digest", request.method, request.path));
         }
     }
@@ -64,7 +68,16 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         return Some("");
     }
     let rest = request.path.strip_prefix(&format!("/nodes/{node}/{}/{vmid}", kind.as_str()))?;
-    let known = ["/config", "/resize", "/status/start", "/status/stop", "/status/shutdown", "/status/reboot"];
+    let known = [
+        "/config",
+        "/resize",
+        "/move_disk",
+        "/move_volume",
+        "/status/start",
+        "/status/stop",
+        "/status/shutdown",
+        "/status/reboot",
+    ];
     let migrates = rest == "/migrate" && operation.action == Action::Migrate && target(request).is_some();
     (migrates || known.contains(&rest) || rest.is_empty() && destroys(request)).then_some(rest)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::make::made;
 use crate::desired::Desired;
 use crate::plan::{Action, FormValue, Operation};
 
@@ -26,11 +27,11 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What an operation needs. `groups`: see [`groups`]; `storage_of` tells the storage of a guest's disk.
+    /// What an operation needs. `groups`: see [`groups`]; `storages_of` tells the storages of a guest's disks by their keys.
     pub fn of(
         operation: &Operation,
         groups: &BTreeMap<String, usize>,
-        storage_of: impl Fn(i64, &str) -> Option<String>,
+        storages_of: impl Fn(i64) -> BTreeMap<String, String>,
     ) -> Self {
         let mut needs = Self { vmid: operation.vmid, ..Self::default() };
         needs.nodes.insert(operation.node.clone());
@@ -44,9 +45,20 @@ impl Needs {
                 needs.storages.extend(plain("storage").map(str::to_owned));
             }
             if operation.action == Action::Grow {
-                needs.storages.extend(plain("disk").and_then(|disk| storage_of(operation.vmid, disk)));
+                needs
+                    .storages
+                    .extend(plain("disk").and_then(|disk| storages_of(operation.vmid).remove(disk)));
             }
-            needs.source = needs.source.or_else(|| cloned(&request.path));
+            if let Some(made) = made(request) {
+                needs.source = needs.source.or(made.source);
+                needs.nodes.insert(made.node);
+                // Where no storage is named, copies come to be where the source's volumes are.
+                if plain("storage").is_none() {
+                    needs
+                        .storages
+                        .extend(made.source.into_iter().flat_map(|source| storages_of(source).into_values()));
+                }
+            }
             // `local-lvm:32` makes a new volume.
             for value in request.set.values() {
                 if let FormValue::Plain(text) = value {
@@ -71,11 +83,6 @@ impl Needs {
                 self.vmid != other.vmid && self.storages.is_disjoint(&other.storages) && !clones && !down
             })
     }
-}
-
-/// The number of the guest that a path clones.
-fn cloned(path: &str) -> Option<i64> {
-    path.strip_suffix("/clone")?.rsplit('/').next()?.parse().ok()
 }
 
 /// Storage and size (GiB) of a volume that a value allocates.
@@ -150,7 +157,5 @@ mod tests {
         ] {
             assert_eq!(allocated(other), None, "{other}");
         }
-        assert_eq!(cloned("/nodes/pve1/qemu/100/clone"), Some(100));
-        assert_eq!(cloned("/nodes/pve1/qemu/100/config"), None);
     }
 }

@@ -41,7 +41,7 @@ impl Look {
 
     /// Our hash of the options in force that a call does not write.
     pub fn rest(&self, request: &Request) -> String {
-        let disk = match request.set.get("disk") {
+        let disk = match request.set.get("disk").or(request.set.get("volume")) {
             Some(FormValue::Plain(disk)) => disk.as_str(),
             _ => "",
         };

@@ -3,12 +3,14 @@
 //! Numbers are what keeps a guest from being made twice: one is kept for it in the graph (a `Binding` of the run) before the call is
 //! sent, the next plan uses the same one, and PVE gives no number to two guests.
 
+use std::collections::BTreeSet;
+
 use pve_client::PveClient;
 use pvegraph_inventory::GuestType;
 
 use super::look::Look;
 use crate::live::{self, LiveError};
-use crate::plan::{Method, Operation, Request};
+use crate::plan::{Method, Operation, Plan, Request};
 
 /// A call that makes a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,12 @@ pub(super) fn made(request: &Request) -> Option<Made> {
         _ => return None,
     };
     Some(Made { kind, node: (*node).to_owned(), source })
+}
+
+/// The guests that a plan copies.
+pub fn sources(plan: &Plan) -> BTreeSet<i64> {
+    let calls = plan.operations.iter().flat_map(|operation| &operation.requests);
+    calls.filter_map(|request| made(request)?.source).collect()
 }
 
 /// Parameters of these calls that are no options of the guest.

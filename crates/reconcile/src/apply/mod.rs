@@ -42,8 +42,9 @@ pub use files::Files;
 pub use genuine::odd;
 pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
 pub use look::{Look, look};
+pub use make::sources;
 pub use outcome::{Ended, Outcome, untold};
-pub use privileges::{Needed, missing, needed};
+pub use privileges::{Needed, Storages, missing, needed};
 
 use crate::audit::Audit;
 use crate::canonical::TagStyle;
@@ -159,7 +160,7 @@ pub struct Run<'a> {
     plan: &'a Plan,
     desired: &'a Desired,
     style: TagStyle,
-    storages: BTreeMap<(i64, String), String>,
+    storages: BTreeMap<i64, BTreeMap<String, String>>,
     fence: &'a Fence<'a>,
     progress: &'a dyn Progress,
     keys: &'a dyn Keys,
@@ -193,8 +194,8 @@ pub struct Setup<'a> {
     pub desired: &'a Desired,
     /// How tags are spelled there.
     pub style: TagStyle,
-    /// The storages of guests' disks, by number and key, where they are known.
-    pub storages: BTreeMap<(i64, String), String>,
+    /// The storages of guests' disks, by number and key, where they are known: of the plan's guests, and of those that are copied.
+    pub storages: BTreeMap<i64, BTreeMap<String, String>>,
     /// The lease.
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
@@ -276,7 +277,7 @@ impl<'a> Run<'a> {
     pub async fn go(&self) -> Result<(Vec<Outcome>, Option<Stop>), LinesError> {
         let operations = &self.plan.operations;
         let groups = groups(self.desired);
-        let storage = |vmid: i64, disk: &str| self.storages.get(&(vmid, disk.to_owned())).cloned();
+        let storage = |vmid: i64| self.storages.get(&vmid).cloned().unwrap_or_default();
         let needs: Vec<Needs> =
             operations.iter().map(|operation| Needs::of(operation, &groups, storage)).collect();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; operations.len()];
@@ -435,7 +436,9 @@ impl<'a> Run<'a> {
         let state = self.state();
         let mut all: Vec<Binding> = Vec::new();
         for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
-            let binds = matches!(operation.action, Action::Create | Action::Mark);
+            // A container is told by its root volume, which has another name after it was moved.
+            let binds =
+                matches!(operation.action, Action::Create | Action::Mark | Action::Move | Action::Migrate);
             if !binds || !matches!(outcome, Outcome::Done { .. }) {
                 continue;
             }

@@ -23,8 +23,11 @@ pub struct Needed {
     pub or: Option<String>,
 }
 
-/// What the operations need.
-pub fn needed(operations: &[Operation]) -> BTreeSet<Needed> {
+/// Tells the storages of a guest's disks.
+pub type Storages<'a> = &'a dyn Fn(i64) -> BTreeSet<String>;
+
+/// What the operations need. `storages` is asked about guests that are copied.
+pub fn needed(operations: &[Operation], storages: Storages<'_>) -> BTreeSet<Needed> {
     let mut all = BTreeSet::new();
     // What a pool allows is allowed at a guest from its first moment on.
     let pools: BTreeMap<i64, String> = operations
@@ -37,13 +40,19 @@ pub fn needed(operations: &[Operation]) -> BTreeSet<Needed> {
         .collect();
     for operation in operations {
         for request in &operation.requests {
-            of_call(operation, request, pools.get(&operation.vmid), &mut all);
+            of_call(operation, request, pools.get(&operation.vmid), storages, &mut all);
         }
     }
     all
 }
 
-fn of_call(operation: &Operation, request: &Request, pool: Option<&String>, all: &mut BTreeSet<Needed>) {
+fn of_call(
+    operation: &Operation,
+    request: &Request,
+    pool: Option<&String>,
+    storages: Storages<'_>,
+    all: &mut BTreeSet<Needed>,
+) {
     let guest = format!("/vms/{}", operation.vmid);
     let mut need = |path: &str, any: &[&'static str]| {
         let or = pool.filter(|_| path == guest).cloned();
@@ -54,21 +63,36 @@ fn of_call(operation: &Operation, request: &Request, pool: Option<&String>, all:
         return need("/", &["Sys.Console"]);
     }
     let makes = made(request);
-    if makes.is_some() {
+    if let Some(made) = &makes {
         need(&guest, &["VM.Allocate"]);
+        if let Some(source) = made.source {
+            need(&format!("/vms/{source}"), &["VM.Audit"]);
+            need(&format!("/vms/{source}"), &["VM.Clone"]);
+            let wanted = request.set.get("storage").map(|storage| BTreeSet::from([storage.to_string()]));
+            for storage in wanted.unwrap_or_else(|| storages(source)) {
+                need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"]);
+            }
+        }
     }
     if destroys(request) {
         return need(&guest, &["VM.Allocate"]);
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
+        "move_disk" | "move_volume" => {
+            need(&guest, &["VM.Config.Disk"]);
+            if let Some(storage) = request.set.get("storage") {
+                need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"]);
+            }
+        }
         "resize" => need(&guest, &["VM.Config.Disk"]),
         "config" | "qemu" | "lxc" => {
             let options = request.set.keys().chain(&request.delete);
             for key in options.filter(|key| makes.is_none() || !NO_OPTIONS.contains(&key.as_str())) {
                 let value = match request.set.get(key) {
-                    Some(FormValue::Plain(text)) => text.as_str(),
-                    _ => "",
+                    Some(value @ (FormValue::Plain(_) | FormValue::Onto(_))) => value.to_string(),
+                    _ => String::new(),
                 };
+                let value = value.as_str();
                 if let Some(privileges) = of_option(operation.kind, key, value) {
                     need(&guest, privileges);
                 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::Desired;
+use super::{Desired, Section};
 use crate::canonical::{Managed, find};
+use crate::document::Source;
 
 /// Something wrong with a desired state: which guest, which field, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,9 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
                 Some(Managed::Yes) => {}
             }
         }
+        for (field, text) in clone_problems(desired, guest) {
+            tell(field, text);
+        }
         for (field, others) in [("depends_on", &guest.depends_on), ("anti_affinity", &guest.anti_affinity)] {
             for other in others {
                 if *other == guest.uid {
@@ -84,6 +88,46 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
         }
     }
     problems.extend(cycle(desired));
+    problems
+}
+
+/// What is wrong with how a guest is copied.
+fn clone_problems(desired: &Desired, guest: &super::Guest) -> Vec<(&'static str, String)> {
+    let Some(clone) = &guest.clone_of else { return Vec::new() };
+    let mut problems = Vec::new();
+    if let Source::Name(name) = &clone.from
+        && name.parse::<i64>().is_ok()
+    {
+        return vec![("clone.from", format!("{name} is a number: write it without quotation marks"))];
+    }
+    match desired.source(clone) {
+        None => {
+            let names = desired.sections.keys().filter(|(section, _)| *section == Section::Templates);
+            let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+            let known = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+            let text = format!(
+                "`templates` has no {:?} with a `vmid`: write a number, or one of its names ({known})",
+                clone.from.to_string()
+            );
+            problems.push(("clone.from", text));
+        }
+        Some(vmid) if !VMIDS.contains(&vmid) => {
+            let text = format!("{vmid} is no guest's number: use {} to {}", VMIDS.start(), VMIDS.end());
+            problems.push(("clone.from", text));
+        }
+        Some(vmid) if guest.vmid == Some(vmid) => {
+            problems.push(("clone.from", "it is the guest itself: write another guest's number".to_owned()));
+        }
+        Some(_) => {}
+    }
+    if clone.full == Some(false) && clone.storage.is_some() {
+        let text = "a copy that builds on its template stays on the template's storage: remove `storage`, or write `full: true`";
+        problems.push(("clone.storage", text.to_owned()));
+    }
+    if guest.ostemplate.is_some() {
+        problems
+            .push(("clone", "`ostemplate` says otherwise how it is made: keep one of the two".to_owned()));
+    }
     problems
 }
 

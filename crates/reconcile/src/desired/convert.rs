@@ -59,6 +59,9 @@ fn sections(estate: &document::Estate) -> BTreeMap<(Section, String), Value> {
         }
         all.insert((section, unique), value);
     };
+    for (name, one) in &estate.templates {
+        put(Section::Templates, name.clone(), json!(one));
+    }
     for one in &estate.storage {
         put(Section::Storage, one.id.clone(), json!(one));
     }
@@ -106,6 +109,7 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         password: entry.password.clone(),
         depends_on: entry.depends_on.clone(),
         anti_affinity: entry.anti_affinity.clone(),
+        clone_of: entry.clone.clone(),
         ostemplate: entry.ostemplate.clone(),
         comment: entry.comment.clone(),
         ..Guest::new(uid, kind)

@@ -20,6 +20,9 @@ pub fn to_document(desired: &Desired) -> Document {
     for ((section, name), value) in &desired.sections {
         // What was stored came from these types; what a hand changed in the graph may not fit them any more.
         let fits = match section {
+            Section::Templates => serde_json::from_value(value.clone())
+                .map(|one| estate.templates.insert(name.clone(), one))
+                .is_ok(),
             Section::Storage => push(&mut estate.storage, value),
             Section::Network => push(&mut estate.network, value),
             Section::Backups => push(&mut estate.backups, value),
@@ -60,6 +63,7 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         anti_affinity: guest.anti_affinity.clone(),
         disk: None,
         network: None,
+        clone: guest.clone_of.clone(),
         ostemplate: guest.ostemplate.clone(),
         cipassword: guest.cipassword.clone(),
         password: guest.password.clone(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::canonical::{Canonical, hex};
-use crate::document::{Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown};
+use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 use crate::plan::canonical_json;
 
 pub use check::{Problem, check};
@@ -32,6 +32,16 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// The number of what a guest is copied from; nothing where the catalogue has no such name.
+    pub fn source(&self, clone: &CloneOf) -> Option<i64> {
+        match &clone.from {
+            Source::Number(vmid) => Some(*vmid),
+            Source::Name(name) => {
+                self.sections.get(&(Section::Templates, name.clone()))?.get("vmid")?.as_i64()
+            }
+        }
+    }
+
     /// SHA-256 of the document that tells it, as canonical JSON.
     pub fn sha256(&self) -> String {
         let document = serde_json::to_value(to_document(self)).unwrap_or_default();
@@ -42,6 +52,8 @@ impl Desired {
 /// A part of the document that is not managed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
+    /// `templates`. It is used, and nothing of it is managed.
+    Templates,
     /// `storage`.
     Storage,
     /// `network`.
@@ -56,11 +68,13 @@ pub enum Section {
 
 impl Section {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Storage, Self::Network, Self::Cluster, Self::Backups, Self::Ha];
+    pub const ALL: [Self; 6] =
+        [Self::Templates, Self::Storage, Self::Network, Self::Cluster, Self::Backups, Self::Ha];
 
     /// Its key in the document.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Templates => "templates",
             Self::Storage => "storage",
             Self::Network => "network",
             Self::Cluster => "cluster",
@@ -109,6 +123,8 @@ pub struct Guest {
     pub depends_on: BTreeSet<String>,
     /// Guests that must not be on its node.
     pub anti_affinity: BTreeSet<String>,
+    /// What a new guest is copied from.
+    pub clone_of: Option<CloneOf>,
     /// The template of a new container.
     pub ostemplate: Option<String>,
     /// Words for readers.
@@ -139,6 +155,7 @@ impl Guest {
             password: None,
             depends_on: BTreeSet::new(),
             anti_affinity: BTreeSet::new(),
+            clone_of: None,
             ostemplate: None,
             comment: None,
             not_managed: BTreeMap::new(),

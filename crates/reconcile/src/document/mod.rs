@@ -49,6 +49,9 @@ pub struct Estate {
     /// Containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Guest>,
+    /// Names of templates that guests can be copied from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, Template>,
     /// Storage definitions. Not managed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub storage: Vec<StorageSection>,
@@ -118,6 +121,9 @@ pub struct Guest {
     /// Its first network interface: `net0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Value>,
+    /// The guest that a new one is copied from, a template as a rule. It is used when the guest is made, and never later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone: Option<CloneOf>,
     /// The template that a new container is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ostemplate: Option<String>,
@@ -269,6 +275,60 @@ impl SecretRef {
     pub fn of(text: &str) -> Option<Self> {
         let file = text.strip_prefix("file:").map(|path| Self::File(path.to_owned()));
         file.or_else(|| text.strip_prefix("env:").map(|name| Self::Env(name.to_owned())))
+    }
+}
+
+/// A template's entry in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Its number.
+    pub vmid: i64,
+    /// Words for readers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// How a new guest is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneOf {
+    /// A number, or a name in `templates`.
+    pub from: Source,
+    /// Whether the volumes are copied, or build on the template's; absent: they build on a template's, and are copied of other guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
+    /// The storage that whole copies go to; absent: the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
+    /// The snapshot that is copied; absent: the guest as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+}
+
+/// What is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Source {
+    /// The guest of this number.
+    Number(i64),
+    /// The template of this name in the catalogue.
+    Name(String),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(vmid) => vmid.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Source {
+    /// From the text that [`Display`](std::fmt::Display) makes.
+    pub fn of(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Number)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pvegraph_inventory::GuestType;
 use sha2::{Digest, Sha256};
 
+use super::clone::{clone, source};
 use super::guard::{self, Forbidden};
 use super::request::{FormValue, Hidden, Method, Origin, Request};
 use super::values::Values;
@@ -25,14 +26,30 @@ pub(super) fn create(
 ) -> Result<Vec<Operation>, Forbidden> {
     let (vmid, scope) = number(input, guest, taken)?;
     guard::allowed(scope, Action::Create)?;
-    let Some(node) = guest.node.as_ref().or(input.desired.node.as_ref()) else {
+    let source = match &guest.clone_of {
+        Some(clone) => Some((clone, source(input, clone, guest)?)),
+        None => None,
+    };
+    let places = [guest.node.as_ref(), source.map(|(_, source)| &source.node), input.desired.node.as_ref()];
+    let Some(node) = places.into_iter().flatten().next() else {
         return Err(("node".to_owned(), "a new guest needs the node that makes it: write one".to_owned()));
     };
     known::node(input.around, "node", node)?;
     for key in guest.fields.keys() {
         known::option(input.around, guest, key, node)?;
     }
-    let values = Values { cluster: &input.desired.cluster, guest, style: input.around.style, marked: true };
+    if let Some((of, source)) = source {
+        let operations = clone(input, guest, of, source, (vmid, scope, node), diff)?;
+        taken.insert(vmid);
+        return Ok(operations);
+    }
+    let values = Values {
+        cluster: &input.desired.cluster,
+        guest,
+        style: input.around.style,
+        marked: true,
+        forecast: false,
+    };
     let kind = guest.kind.as_str();
     let mut request =
         Request::new(Method::Post, format!("/nodes/{node}/{kind}")).with("vmid", vmid.to_string());

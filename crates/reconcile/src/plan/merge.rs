@@ -1,20 +1,21 @@
 //! Writing one option of a property string: what the live one has besides stays, in its place and spelling.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use pve_client::property::{Nic, Property, PropertyString};
 use pvegraph_inventory::GuestType;
 
-use crate::canonical::{Canonical, Kind, find};
+use crate::canonical::{Kind, find};
 
 /// The live property string with these options set and those removed.
 ///
 /// Nothing where it is not understood: it is never written back then.
-pub(super) fn merged(
+pub(super) fn merged<T: Display>(
     guest: GuestType,
     key: &str,
     live: &str,
-    set: &BTreeMap<&str, &Canonical>,
+    set: &BTreeMap<&str, &T>,
     remove: &BTreeSet<&str>,
 ) -> Option<String> {
     let option = find(guest, key)?;
@@ -64,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::canonical::{TagStyle, canonical};
+    use crate::canonical::{Canonical, TagStyle, canonical};
 
     fn with(key: &str, live: &str, set: &[(&str, &str)], remove: &[&str]) -> String {
         let format = find(GuestType::Qemu, key).unwrap().kind.format().unwrap();
@@ -107,7 +108,10 @@ mod tests {
         assert_eq!(with("scsi0", long, &[("volume", "none")], &[]), "file=none,size=32G");
         assert_eq!(with("cpu", "host,flags=+aes", &[("cputype", "kvm64")], &[]), "kvm64,flags=+aes");
         assert_eq!(with("cpu", "flags=+aes", &[("cputype", "kvm64")], &[]), "flags=+aes,cputype=kvm64");
-        assert_eq!(merged(GuestType::Qemu, "net0", "a,b", &BTreeMap::new(), &BTreeSet::new()), None);
+        assert_eq!(
+            merged::<String>(GuestType::Qemu, "net0", "a,b", &BTreeMap::new(), &BTreeSet::new()),
+            None
+        );
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! From differences to operations: what would be done, in which order, with which effect, and what forbids it. Pure: it is made of
 //! what was read, and does nothing.
 
+mod clone;
 mod create;
 mod effect;
 mod file;
@@ -23,7 +24,7 @@ pub use file::{FileError, VERSION, canonical_json};
 pub use guard::{FELLED_ONE_IN, MAX_FELLED};
 pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
-pub use request::{FormValue, Hidden, Method, Origin, Request, Unresolved};
+pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
 
 use crate::canonical::TagStyle;
 use crate::desired::{Desired, Problem};
@@ -215,8 +216,10 @@ pub struct Around {
     pub nodes: BTreeMap<String, bool>,
     /// Storages by node; a node of which they are not known is absent.
     pub storages: BTreeMap<String, BTreeSet<String>>,
-    /// The storages that are the same on all nodes; nothing where it is not known.
+    /// Storages that are the same on all nodes; nothing where it is not known.
     pub shared: Option<BTreeSet<String>>,
+    /// The options of snapshots that are copied, by number and name: nothing for one that is not there; one that could not be read is absent.
+    pub snapshots: BTreeMap<(i64, String), Option<BTreeMap<String, String>>>,
     /// Bridges by node, likewise.
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.

@@ -70,7 +70,13 @@ pub(super) fn of(
         input,
         guest,
         live,
-        values: Values { cluster: &input.desired.cluster, guest, style, marked: marked || marks },
+        values: Values {
+            cluster: &input.desired.cluster,
+            guest,
+            style,
+            marked: marked || marks,
+            forecast: false,
+        },
     };
     let mut found = Found::default();
     if guest.tombstone {
@@ -104,11 +110,11 @@ pub(super) fn of(
 }
 
 /// One guest that is there.
-struct One<'a> {
-    input: &'a Input<'a>,
-    guest: &'a Guest,
-    live: &'a LiveGuest,
-    values: Values<'a>,
+pub(super) struct One<'a> {
+    pub(super) input: &'a Input<'a>,
+    pub(super) guest: &'a Guest,
+    pub(super) live: &'a LiveGuest,
+    pub(super) values: Values<'a>,
 }
 
 impl One<'_> {
@@ -117,7 +123,13 @@ impl One<'_> {
         format!("/nodes/{node}/{}/{vmid}{rest}", kind.as_str())
     }
 
-    fn made(&self, action: Action, effect: Effect, changes: &[&Change], requests: Vec<Request>) -> Operation {
+    pub(super) fn made(
+        &self,
+        action: Action,
+        effect: Effect,
+        changes: &[&Change],
+        requests: Vec<Request>,
+    ) -> Operation {
         let pending = self.input.around.pending.get(&self.live.vmid);
         Operation {
             number: 0,
@@ -213,7 +225,7 @@ impl One<'_> {
         });
     }
 
-    fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
+    pub(super) fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
         let effects = changes.iter().map(|change| effect::of(self.live, action, &change.field));
         let effect = match effects.max().unwrap_or(Effect::Hot) {
             Effect::Restart if self.guest.reboot == Reboot::Never => Effect::Pending,

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use pve_client::ApiPath;
+use pvegraph_inventory::GuestType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::merge::merged;
 use crate::canonical::hex;
 use crate::desired::Guest;
 use crate::document::SecretRef;
@@ -64,6 +66,8 @@ pub enum FormValue {
     Plain(String),
     /// Free text, which may hold a secret, and is not in the plan.
     Hidden(Hidden),
+    /// Options that are written onto the property string that the guest has when it is sent: of what is made only now nobody knows it yet.
+    Onto(Onto),
     /// A secret, read from where it is when it is sent.
     Secret {
         /// Where it is.
@@ -84,6 +88,29 @@ pub struct Hidden {
     pub sha256: String,
 }
 
+/// What changes of a property string.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Onto {
+    /// Options that are set.
+    pub onto: BTreeMap<String, String>,
+    /// Options that go.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without: BTreeSet<String>,
+}
+
+impl Onto {
+    pub(super) fn new(onto: BTreeMap<String, String>, without: &BTreeSet<&str>) -> Self {
+        Self { onto, without: without.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
+    /// The string as it is sent; nothing where the guest's is not understood.
+    pub fn written(&self, guest: GuestType, key: &str, live: &str) -> Option<String> {
+        let set = self.onto.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        merged(guest, key, live, &set, &self.without.iter().map(String::as_str).collect())
+    }
+}
+
 /// Whose text it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +127,9 @@ pub enum Unresolved {
     /// The text is another one than was planned.
     #[error("`{0}`: its text was changed since the plan was made: plan again")]
     Changed(String),
+    /// There is nothing that it could be written onto.
+    #[error("`{0}`: the guest has not what it was expected to have there: plan again")]
+    Onto(String),
     /// A secret can't be read.
     #[error("`{0}`: {1}")]
     Secret(String, String),
@@ -152,6 +182,11 @@ impl Request {
                 FormValue::Plain(text) => text.clone(),
                 FormValue::Secret { secret: from } => {
                     secret(from).map_err(|error| Unresolved::Secret(name.clone(), error))?
+                }
+                FormValue::Onto(onto) => {
+                    let has = live.and_then(|live| live.config.get(name));
+                    let text = has.and_then(|has| onto.written(desired.kind, name, has));
+                    text.ok_or_else(|| Unresolved::Onto(name.clone()))?
                 }
                 FormValue::Hidden(hidden) => {
                     let text = match hidden.hidden {
@@ -206,6 +241,11 @@ impl fmt::Display for FormValue {
             Self::Hidden(hidden) => {
                 write!(f, "(a text, sha256 {})", hidden.sha256.get(..12).unwrap_or_default())
             }
+            Self::Onto(Onto { onto, without }) => {
+                f.write_str("(as it is)")?;
+                onto.iter().try_for_each(|(name, value)| write!(f, ",{name}={value}"))?;
+                without.iter().try_for_each(|name| write!(f, ",-{name}"))
+            }
             Self::Secret { .. } => f.write_str("(a secret)"),
         }
     }
@@ -226,7 +266,6 @@ impl fmt::Display for Request {
 
 #[cfg(test)]
 mod tests {
-    use pvegraph_inventory::GuestType;
     use serde_json::json;
 
     use super::*;

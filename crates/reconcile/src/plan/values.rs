@@ -6,7 +6,7 @@ use pvegraph_inventory::{ClusterId, GuestType};
 
 use super::guard::Forbidden;
 use super::merge::merged;
-use super::request::{FormValue, Hidden, Origin};
+use super::request::{FormValue, Hidden, Onto, Origin};
 use crate::canonical::{Canonical, Kind, TagStyle, canonical, find, is_disk, is_nic};
 use crate::desired::Guest;
 use crate::live::LiveGuest;
@@ -23,6 +23,8 @@ pub(super) struct Values<'a> {
     pub(super) style: TagStyle,
     /// It has the marker, or gets it in this plan.
     pub(super) marked: bool,
+    /// What the guest has is only foretold: what is written goes onto what it has then.
+    pub(super) forecast: bool,
 }
 
 impl Values<'_> {
@@ -94,7 +96,10 @@ impl Values<'_> {
         grown: bool,
     ) -> Result<FormValue, Forbidden> {
         let Some(Canonical::Map(wanted)) = self.guest.fields.get(key) else {
-            let text = merged(self.guest.kind, key, live, &BTreeMap::new(), remove);
+            if self.forecast {
+                return Ok(FormValue::Onto(Onto::new(BTreeMap::new(), remove)));
+            }
+            let text = merged::<Canonical>(self.guest.kind, key, live, &BTreeMap::new(), remove);
             return text.map(FormValue::Plain).ok_or_else(|| not_understood(key));
         };
         let mut values: BTreeMap<&str, &Canonical> =
@@ -105,6 +110,10 @@ impl Values<'_> {
             && let Some(size) = wanted.get("size")
         {
             values.insert("size", size);
+        }
+        if self.forecast {
+            let texts = values.into_iter().map(|(sub, value)| (sub.to_owned(), value.to_string())).collect();
+            return Ok(FormValue::Onto(Onto::new(texts, remove)));
         }
         let text = merged(self.guest.kind, key, live, &values, remove);
         text.map(FormValue::Plain).ok_or_else(|| not_understood(key))

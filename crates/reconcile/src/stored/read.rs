@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_graph::desired_labels::{
     BINDING, DESIRED_BACKUP_JOB, DESIRED_CLUSTER, DESIRED_DISK, DESIRED_HA_RESOURCE, DESIRED_NETWORK,
-    DESIRED_NIC, DESIRED_STORAGE, DESIRED_VM, Row,
+    DESIRED_NIC, DESIRED_STORAGE, DESIRED_TEMPLATE, DESIRED_VM, Row,
 };
 use pvegraph_graph::labels::{Label, guest_type};
 use pvegraph_graph::{Rows, Statement, Store, StoreError};
@@ -18,6 +18,7 @@ use crate::desired::{Desired, Guest, Problem, Section, check};
 /// The label of a section.
 pub(super) fn section_label(section: Section) -> &'static Label<Row> {
     match section {
+        Section::Templates => &DESIRED_TEMPLATE,
         Section::Storage => &DESIRED_STORAGE,
         Section::Network => &DESIRED_NETWORK,
         Section::Cluster => &DESIRED_CLUSTER,
@@ -57,7 +58,8 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
     let text = format!(
         "MATCH (n:{vm})\nWHERE n.cluster_id = $cluster_id\n\
          RETURN {columns}, [(n)-[m:MAY_RUN_ON]->(p:ProxmoxNode) | [m.mode, p.name]] AS may_run_on,\n    \
-         [(n)-[:DEPENDS_ON]->(o:{vm}) | o.uid] AS depends_on, [(n)-[:ANTI_AFFINITY]->(o:{vm}) | o.uid] AS anti_affinity",
+         [(n)-[:DEPENDS_ON]->(o:{vm}) | o.uid] AS depends_on, [(n)-[:ANTI_AFFINITY]->(o:{vm}) | o.uid] AS anti_affinity,\n    \
+         [(n)-[:CLONED_FROM]->(s:ProxmoxVM) | s.vmid] AS cloned_from",
         vm = DESIRED_VM.name,
         columns = columns(&DESIRED_VM),
     );

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::{Guest, Problem, entered};
-use crate::document::{Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown};
+use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 
 const MIB: i64 = 1 << 20;
 
@@ -76,6 +76,10 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         ("cipassword_ref", json!(guest.cipassword.as_ref().map(ToString::to_string))),
         ("password_ref", json!(guest.password.as_ref().map(ToString::to_string))),
         ("ostemplate", json!(guest.ostemplate)),
+        ("clone_from", json!(guest.clone_of.as_ref().map(|clone| clone.from.to_string()))),
+        ("clone_full", json!(guest.clone_of.as_ref().and_then(|clone| clone.full))),
+        ("clone_storage", json!(guest.clone_of.as_ref().and_then(|clone| clone.storage.as_ref()))),
+        ("clone_snapshot", json!(guest.clone_of.as_ref().and_then(|clone| clone.snapshot.as_ref()))),
         ("comment", json!(guest.comment)),
         (
             "not_managed",
@@ -175,6 +179,15 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
     guest.anti_affinity = texts(row, "anti_affinity");
     guest.ostemplate = text(row, "ostemplate");
     guest.comment = text(row, "comment");
+    // By hand the relationship alone may say it.
+    let source = row.get("cloned_from").and_then(|list| list.get(0)).and_then(Value::as_i64);
+    let from = text(row, "clone_from").map(|from| Source::of(&from)).or(source.map(Source::Number));
+    guest.clone_of = from.map(|from| CloneOf {
+        from,
+        full: row.get("clone_full").and_then(Value::as_bool),
+        storage: text(row, "clone_storage"),
+        snapshot: text(row, "clone_snapshot"),
+    });
     let label = guest.label();
     let mut tell = |field: &str, text: &str| problems.push(Problem::new(&*label, field, text));
     match text(row, "state").as_deref() {

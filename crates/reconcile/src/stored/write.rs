@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use pvegraph_graph::cypher::Writer;
 use pvegraph_graph::desired_labels::{
-    ANTI_AFFINITY, BINDING, BINDS, DEPENDS_ON, DESIRED_DISK, DESIRED_ESTATE, DESIRED_HAS_DISK, DESIRED_NIC,
-    DESIRED_VM, DESIRES, HAS_NIC, MAY_RUN_ON, ON_STORAGE, Row,
+    ANTI_AFFINITY, BINDING, BINDS, CLONED_FROM, DEPENDS_ON, DESIRED_DISK, DESIRED_ESTATE, DESIRED_HAS_DISK,
+    DESIRED_NIC, DESIRED_VM, DESIRES, HAS_NIC, MAY_RUN_ON, ON_STORAGE, Row,
 };
 use pvegraph_graph::labels::{Label, NodeRow, RelationshipRow};
 use pvegraph_graph::{Dialect, Statement, Store, StoreError};
@@ -137,6 +137,11 @@ fn statements(dialect: Dialect, change: &Change<'_>) -> Vec<Statement> {
         });
         all.push(writer.relate(&MAY_RUN_ON, pins.collect()));
         all.push(writer.unrelate(&MAY_RUN_ON, &uids));
+        let copied = changed.iter().filter_map(|guest| {
+            Some(plain(vec![json!(guest.uid)], vec![json!(to.source(guest.clone_of.as_ref()?)?)]))
+        });
+        all.push(writer.relate(&CLONED_FROM, copied.collect()));
+        all.push(writer.unrelate(&CLONED_FROM, &uids));
         for (kind, others) in [
             (&DEPENDS_ON, (|guest| &guest.depends_on) as fn(&crate::desired::Guest) -> &BTreeSet<String>),
             (&ANTI_AFFINITY, |guest| &guest.anti_affinity),

@@ -177,8 +177,10 @@ pub async fn still_approved(
 ///
 /// # Errors
 /// It does not say.
-pub async fn allowed(client: &PveClient, plan: &Plan) -> Result<Result<(), Refusal>, Failure> {
-    let lacking = missing(client, needed(&plan.operations)).await;
+pub async fn allowed(client: &PveClient, plan: &Plan, live: &Live) -> Result<Result<(), Refusal>, Failure> {
+    let all = super::run::storages(live);
+    let storages = |vmid: i64| all.get(&vmid).into_iter().flat_map(BTreeMap::values).cloned().collect();
+    let lacking = missing(client, needed(&plan.operations, &storages)).await;
     let lacking = lacking.map_err(|error| Failure::new(api_code(&error), error))?;
     if lacking.is_empty() {
         return Ok(Ok(()));

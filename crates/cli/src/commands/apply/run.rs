@@ -220,14 +220,14 @@ pub async fn unpaused(store: &dyn Store, id: &ClusterId, lock: &HostLock) -> Res
 }
 
 /// The storages of guests' disks, by number and key.
-fn storages(seen: &Live) -> BTreeMap<(i64, String), String> {
-    let mut all = BTreeMap::new();
+pub fn storages(seen: &Live) -> BTreeMap<i64, BTreeMap<String, String>> {
+    let mut all: BTreeMap<i64, BTreeMap<String, String>> = BTreeMap::new();
     for (vmid, guest) in &seen.guests {
         for key in guest.config.keys().filter(|key| is_disk(guest.kind, key)) {
             if let Some(Canonical::Map(parts)) = guest.option(key, seen.style)
                 && let Some(storage) = parts.get("storage")
             {
-                all.insert((*vmid, key.clone()), storage.to_string());
+                all.entry(*vmid).or_default().insert(key.clone(), storage.to_string());
             }
         }
     }

@@ -1,0 +1,299 @@
+//! Making a guest as a copy of another one: the copy, its identity, and what it has to be besides.
+//!
+//! What the copy will be like is told beforehand, from what its source is like: what differs then from what is desired becomes the
+//! operations that come after. Hardware addresses and volumes of a copy are PVE's, so that devices are written onto what the copy has then.
+
+use std::collections::BTreeMap;
+
+use pvegraph_inventory::GuestType;
+
+use super::guard::{self, Forbidden};
+use super::operations::One;
+use super::request::{FormValue, Hidden, Method, Origin, Request};
+use super::values::Values;
+use super::{Action, Effect, Input, Operation, effect, known};
+use crate::canonical::{Canonical, is_disk, is_nic};
+use crate::desired::Guest;
+use crate::diff::{Change, Class, GuestDiff, diff};
+use crate::document::CloneOf;
+use crate::live::LiveGuest;
+use crate::marker;
+use crate::scope::Scope;
+
+/// What PVE gives a copy anew, or leaves behind.
+const NOT_COPIED: [&str; 8] =
+    ["digest", "lock", "meta", "parent", "smbios1", "template", "vmgenid", "vmstate"];
+
+fn forbidden<T>(field: &str, text: impl Into<String>) -> Result<T, Forbidden> {
+    Err((field.to_owned(), text.into()))
+}
+
+/// The guest that is copied.
+pub(super) fn source<'a>(
+    input: &Input<'a>,
+    clone: &CloneOf,
+    guest: &Guest,
+) -> Result<&'a LiveGuest, Forbidden> {
+    let Some(vmid) = input.desired.source(clone) else {
+        return forbidden(
+            "clone.from",
+            format!("`templates` has no {:?}: write one of its names", clone.from.to_string()),
+        );
+    };
+    let Some(source) = input.live.get(&vmid) else {
+        return match input.around.listed.get(&vmid) {
+            Some(_) => forbidden(
+                "clone.from",
+                format!(
+                    "the guest {vmid} could not be read: let the token read it (VM.Audit on /vms/{vmid})"
+                ),
+            ),
+            None => forbidden(
+                "clone.from",
+                format!(
+                    "the cluster has no guest {vmid}, or the token may not see it: write the number of a template, or mend `templates`"
+                ),
+            ),
+        };
+    };
+    if source.kind != guest.kind {
+        let text = format!(
+            "the guest {vmid} is of another kind ({}): copy a guest of the same kind",
+            source.kind.as_str()
+        );
+        return forbidden("clone.from", text);
+    }
+    if let Some(lock) = source.config.get("lock") {
+        return forbidden(
+            "clone.from",
+            format!("Proxmox VE has the guest {vmid} locked ({lock}): wait for that to end"),
+        );
+    }
+    Ok(source)
+}
+
+/// The operations that copy it and make it what is desired.
+pub(super) fn clone(
+    input: &Input<'_>,
+    guest: &Guest,
+    clone: &CloneOf,
+    source: &LiveGuest,
+    (vmid, scope, node): (i64, &Scope, &str),
+    why: &GuestDiff,
+) -> Result<Vec<Operation>, Forbidden> {
+    let config = copied_config(input, clone, source)?;
+    let is_template = source.config.get("template").is_some_and(|value| value == "1");
+    let linked = clone.full.map_or(is_template, |full| !full);
+    if linked && !is_template {
+        let text = format!(
+            "only copies of templates build on them, and the guest {} is none: write `full: true`",
+            source.vmid
+        );
+        return forbidden("clone.full", text);
+    }
+    if linked && clone.storage.is_some() {
+        return forbidden(
+            "clone.storage",
+            "a copy that builds on its template stays on its storage: write `full: true`",
+        );
+    }
+    if let Some(storage) = &clone.storage {
+        known::storage(input.around, "clone.storage", node, storage)?;
+    }
+    if node != source.node {
+        reachable(input, clone, source, &config, node)?;
+    }
+    let kind = guest.kind.as_str();
+    let style = input.around.style;
+    let cluster = &input.desired.cluster;
+    let values = Values { cluster, guest, style, marked: true, forecast: true };
+
+    // The source is asked, wherever the copy goes.
+    let mut request =
+        Request::new(Method::Post, format!("/nodes/{}/{kind}/{}/clone", source.node, source.vmid));
+    request = request.with("newid", vmid.to_string()).with("full", if linked { "0" } else { "1" });
+    if node != source.node {
+        request = request.with("target", node);
+    }
+    for (name, value) in [("storage", &clone.storage), ("snapname", &clone.snapshot), ("pool", &scope.pool)] {
+        if let Some(value) = value {
+            request = request.with(name, value);
+        }
+    }
+    let name_key = if guest.kind == GuestType::Qemu { "name" } else { "hostname" };
+    if let Some(Canonical::Text(name)) = guest.fields.get(name_key) {
+        request = request.with(name_key, name);
+    }
+    let text = match guest.fields.get("description") {
+        Some(_) => values.whole("description")?,
+        None => {
+            let text = config.get("description").map(String::as_str).unwrap_or_default();
+            FormValue::Hidden(Hidden::new(Origin::Live, text, Some(marker::trailer(cluster, &guest.uid))))
+        }
+    };
+    request.set.insert("description".to_owned(), text);
+
+    let tags = match guest.fields.get("tags") {
+        Some(_) => values.whole("tags")?,
+        None => values.tags(config.get("tags").map(String::as_str).unwrap_or_default()),
+    };
+    let path = format!("/nodes/{node}/{kind}/{vmid}/config");
+    let mut identity = Request::new(Method::Put, path).guarded();
+    identity.set.insert("tags".to_owned(), tags.clone());
+
+    let copy = forecast(guest, clone, config, (vmid, node), &tags);
+    let placed = Guest { vmid: Some(vmid), node: None, ..guest.clone() };
+    let differs = diff(&placed, &copy, &BTreeMap::new(), style);
+    if let Some(forbidden) = guard::hopeless(&differs) {
+        return Err(forbidden);
+    }
+    let one = One { input, guest: &placed, live: &copy, values: Values { guest: &placed, ..values } };
+    let mut made = one.made(Action::Create, Effect::Create, &[], vec![request, identity]);
+    made.fields = vec!["guest".to_owned()];
+    made.reasons = why.changes.iter().map(ToString::to_string).collect();
+    made.reasons.push(format!(
+        "{} copy of {} ({})",
+        if linked { "linked" } else { "full" },
+        source.vmid,
+        source.config.get(name_key).map_or("without a name", String::as_str)
+    ));
+    // The source must still be what was looked at.
+    made.digest = source.config.get("digest").cloned();
+    let mut operations = vec![made];
+    let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
+    for change in differs.changes.iter().filter(|change| change.class == Class::Drift) {
+        by_action.entry(effect::action_of(guest.kind, &change.field)).or_default().push(change);
+    }
+    for (action, changes) in by_action {
+        operations.push(Operation { digest: None, ..one.operation(action, &changes)? });
+    }
+    for operation in &mut operations {
+        guard::allowed(scope, operation.action)?;
+        // They are known when the copy is there.
+        operation.fingerprint = None;
+        operation.pending_sha256 = None;
+        operation.status = None;
+    }
+    Ok(operations)
+}
+
+/// The options that are copied: the guest's, or its snapshot's.
+fn copied_config(
+    input: &Input<'_>,
+    clone: &CloneOf,
+    source: &LiveGuest,
+) -> Result<BTreeMap<String, String>, Forbidden> {
+    let Some(snapshot) = &clone.snapshot else { return Ok(source.config.clone()) };
+    match input.around.snapshots.get(&(source.vmid, snapshot.clone())) {
+        Some(Some(config)) => Ok(config.clone()),
+        Some(None) => forbidden(
+            "clone.snapshot",
+            format!("the guest {} has no snapshot {snapshot:?}: write the name of one", source.vmid),
+        ),
+        None => forbidden(
+            "clone.snapshot",
+            format!("the snapshot {snapshot:?} of {} could not be read", source.vmid),
+        ),
+    }
+}
+
+/// Copies go to another node only where all their storages are the same there.
+fn reachable(
+    input: &Input<'_>,
+    clone: &CloneOf,
+    source: &LiveGuest,
+    config: &BTreeMap<String, String>,
+    node: &str,
+) -> Result<(), Forbidden> {
+    let Some(shared) = &input.around.shared else { return Ok(()) };
+    let local = |storage: &str| !shared.contains(storage);
+    if let Some(storage) = clone.storage.as_deref().filter(|storage| local(storage)) {
+        let text = format!(
+            "{storage} is not the same on {node} as on {}, where the source is: write a shared storage, or desire the node {}",
+            source.node, source.node
+        );
+        return forbidden("clone.storage", text);
+    }
+    let like = LiveGuest { config: config.clone(), ..source.clone() };
+    for key in config.keys().filter(|key| is_disk(source.kind, key)) {
+        let Some(Canonical::Map(parts)) = like.option(key, input.around.style) else { continue };
+        let Some(storage) = parts.get("storage").map(ToString::to_string).filter(|storage| local(storage))
+        else {
+            continue;
+        };
+        let text = format!(
+            "the disk {key} of the source {} is on {storage}, which is not the same on {node}: desire the node {}, where the source is",
+            source.vmid, source.node
+        );
+        return forbidden("node", text);
+    }
+    Ok(())
+}
+
+/// The copy as PVE will make it.
+fn forecast(
+    guest: &Guest,
+    clone: &CloneOf,
+    mut config: BTreeMap<String, String>,
+    (vmid, node): (i64, &str),
+    tags: &FormValue,
+) -> LiveGuest {
+    config.retain(|key, _| !NOT_COPIED.contains(&key.as_str()) && !key.starts_with("unused"));
+    for (key, value) in &mut config {
+        if is_disk(guest.kind, key)
+            && let Some(storage) = &clone.storage
+            && value.contains(':')
+            && !value.contains("media=cdrom")
+        {
+            let rest = value.find(',').and_then(|at| value.get(at..)).unwrap_or_default();
+            *value = format!("{storage}:vm-{vmid}-copy{rest}");
+        }
+        if is_nic(guest.kind, key) {
+            *value = without_address(value);
+        }
+    }
+    for key in ["name", "hostname", "description"] {
+        if let Some(wanted) = guest.fields.get(key) {
+            config.insert(key.to_owned(), wanted.to_string());
+        }
+    }
+    config.insert("tags".to_owned(), tags.to_string());
+    LiveGuest {
+        vmid,
+        kind: guest.kind,
+        node: node.to_owned(),
+        status: "stopped".to_owned(),
+        pool: None,
+        ha: None,
+        config,
+    }
+}
+
+/// A network interface without its hardware address: `virtio=BC:24:…,bridge=vmbr0` → `virtio,bridge=vmbr0`.
+fn without_address(value: &str) -> String {
+    let parts = value.split(',').filter_map(|part| match part.split_once('=') {
+        Some(("macaddr" | "hwaddr", _)) => None,
+        Some((model, address)) if is_address(address) => Some(format!("model={model}")),
+        _ => Some(part.to_owned()),
+    });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+fn is_address(text: &str) -> bool {
+    text.len() == 17 && text.split(':').count() == 6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copys_hardware_addresses_are_its_own() {
+        assert_eq!(
+            without_address("virtio=BC:24:11:00:00:01,bridge=vmbr0,tag=5"),
+            "model=virtio,bridge=vmbr0,tag=5"
+        );
+        assert_eq!(without_address("model=e1000,macaddr=BC:24:11:00:00:01"), "model=e1000");
+        assert_eq!(without_address("name=eth0,hwaddr=BC:24:11:00:00:01,ip=dhcp"), "name=eth0,ip=dhcp");
+    }
+}
