@@ -7,5 +7,6 @@ mod faults;
 mod hot;
 mod kills;
 mod make;
+mod snapshots;
 
 use bench::Bench;

@@ -135,6 +135,7 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("deletion", Some(guest.deletion.as_str().to_owned()));
     put("reboot", Some(guest.reboot.as_str().to_owned()));
     put("tombstone", Some(guest.tombstone.to_string()));
+    put("template", guest.template.then(|| "true".to_owned()));
     put("unset", list(&guest.unset));
     put("depends_on", list(&guest.depends_on));
     put("anti_affinity", list(&guest.anti_affinity));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, moves, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, renames, task_kinds, to_revert};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
@@ -530,12 +530,10 @@ impl Sending<'_, '_> {
             }
             Ok(Some(seen)) => {
                 let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
-                let same = match self.operation.kind {
-                    // Its root volume is what tells it from others, and has another name now.
-                    GuestType::Lxc if moves(self.request) == Some("rootfs") => {
-                        seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
-                    }
-                    _ => bound.is_none() || seen.guest.fingerprint() == bound,
+                let same = if renames(self.operation, self.request) {
+                    seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
+                } else {
+                    bound.is_none() || seen.guest.fingerprint() == bound
                 };
                 if !makes && !same {
                     return Err("identity conflict: another guest has this number now".to_owned());
@@ -620,7 +618,10 @@ impl Sending<'_, '_> {
 
     fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
         let mut found = seen.found();
-        let restarts = self.request.path.contains("/status/");
+        // A rollback brings back all options, and a template's volumes have other names.
+        let path = &self.request.path;
+        let restarts =
+            ["/rollback", "/template"].iter().any(|end| path.ends_with(end)) || path.contains("/status/");
         if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
             tracing::warn!(
                 "{} (guest {}): somebody else has changed it at the same time",

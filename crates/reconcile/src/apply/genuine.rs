@@ -1,5 +1,6 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
+use super::conditions::snapshot;
 use super::make::made;
 use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
 
@@ -64,7 +65,13 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         "/status/shutdown",
         "/status/reboot",
     ];
-    known.contains(&rest).then_some(rest)
+    let of_action = match operation.action {
+        Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
+        Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
+        Action::Template => rest == "/template",
+        _ => known.contains(&rest),
+    };
+    of_action.then_some(rest)
 }
 
 #[cfg(test)]

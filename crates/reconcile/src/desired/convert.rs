@@ -102,6 +102,7 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         deletion: entry.deletion,
         reboot: entry.reboot,
         tombstone: entry.tombstone,
+        template: entry.template,
         unset: entry.unset.clone(),
         cipassword: entry.cipassword.clone(),
         password: entry.password.clone(),

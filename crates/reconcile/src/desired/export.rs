@@ -56,6 +56,7 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         deletion: guest.deletion,
         reboot: guest.reboot,
         tombstone: guest.tombstone,
+        template: guest.template,
         unset: guest.unset.clone(),
         depends_on: guest.depends_on.clone(),
         anti_affinity: guest.anti_affinity.clone(),

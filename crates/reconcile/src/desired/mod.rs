@@ -107,6 +107,8 @@ pub struct Guest {
     pub reboot: Reboot,
     /// It shall be gone.
     pub tombstone: bool,
+    /// It is a template.
+    pub template: bool,
     /// Options to remove: `balloon`, `net0.tag`.
     pub unset: BTreeSet<String>,
     /// Options by PVE's names. A property string has only the options that are desired.
@@ -143,6 +145,7 @@ impl Guest {
             deletion: Deletion::default(),
             reboot: Reboot::default(),
             tombstone: false,
+            template: false,
             unset: BTreeSet::new(),
             fields: BTreeMap::new(),
             cipassword: None,
