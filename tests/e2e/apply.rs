@@ -9,5 +9,6 @@ mod hot;
 mod kills;
 mod life;
 mod make;
+mod snapshots;
 
 use bench::Bench;

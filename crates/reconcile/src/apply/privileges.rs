@@ -78,6 +78,9 @@ fn of_call(
         return need(&guest, &["VM.Allocate"]);
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
+        "snapshot" => need(&guest, &["VM.Snapshot"]),
+        "rollback" => need(&guest, &["VM.Snapshot", "VM.Snapshot.Rollback"]),
+        "template" => need(&guest, &["VM.Allocate"]),
         "move_disk" | "move_volume" => {
             need(&guest, &["VM.Config.Disk"]);
             if let Some(storage) = request.set.get("storage") {
