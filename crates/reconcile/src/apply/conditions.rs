@@ -153,7 +153,7 @@ pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
     // Under high availability the task ends before the guest moves.
     if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
-    } else if power(request) == Some("reboot") {
+    } else if power(request) == Some("reboot") || matches!(snapshot(request), Some((_, true))) {
         patience.restart_looks
     } else {
         patience.looks

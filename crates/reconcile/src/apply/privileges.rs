@@ -75,6 +75,8 @@ fn of_call(
         }
     }
     if destroys(request) {
+        // What is allowed at the guest alone goes with it, and nobody could see then that it is gone.
+        need("/vms", &["VM.Audit"]);
         return need(&guest, &["VM.Allocate"]);
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
