@@ -1,11 +1,13 @@
 //! Plans carried out: real processes, the simulator over HTTPS, a real Neo4j.
 
+mod back;
 mod bench;
 mod clone;
 mod disks;
 mod faults;
 mod hot;
 mod kills;
+mod life;
 mod make;
 mod snapshots;
 

@@ -143,7 +143,8 @@ async fn stage(db: &Neo4jServer, before: i64) -> &'static str {
     }
 }
 
-/// Seen failing with: a lease that is not given to the next process with the same lock (exit code 11).
+/// Seen failing with: a lease that is not given to the next process with the same lock (exit code 11); volumes that stay on their old
+/// storage as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_run_after_a_killed_one_converges() {
     let seed = seed();
@@ -202,6 +203,7 @@ async fn ended(what: &str, child: tokio::process::Child) -> bool {
     }
 }
 
+/// Seen failing with: guests that stay on their old node as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_server_is_killed_recovers_or_the_next_one_converges() {
     let seed = seed();

@@ -67,6 +67,7 @@ fn through(server: &Neo4jServer, estate: &Estate, settings: &str) -> Rig {
     rig
 }
 
+/// Seen failing with: volumes that stay on their old storage as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_server_is_waited_for_and_one_that_stands_still_is_given_up() {
     let seed = seed();

@@ -57,6 +57,8 @@ pub static DESIRED_VM: Label<Row> = Label {
         "protected" Boolean "It and its disks are never deleted";
         "deletion" Text "`forbid`, or `destroy`: a tombstone may delete it";
         "reboot" Text "`never`, or `allow`: a change may restart it";
+        "local_disks" Text "`stay`, or `migrate`: volumes that only its node has are copied when it migrates";
+        "shutdown" Text "`graceful`, or `force`: it is cut off where it does not shut down in time";
         "tombstone" Boolean "It shall be gone";
         "template" Boolean "It is, or becomes, a template";
         "unset" TextList "Options to remove: `balloon`, `net0.tag`";
@@ -126,6 +128,7 @@ pub static BINDING: Label<Row> = Label {
         "vmid" Integer "The live guest's number";
         "smbios_uuid" Text "A machine's SMBIOS UUID";
         "lxc_rootfs_volid" Text "A container's root volume";
+        "destroyed_at" Integer "When its guest was deleted, in epoch seconds: it binds nothing any more";
         "reserved_by" Text "The run that makes it under this number; null once it is made, or was there before";
         "last_applied" Integer "When a change was applied last, in epoch seconds";
     },
@@ -144,7 +147,7 @@ pub static MANAGED_SCOPE: Label<Row> = Label {
         "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
         "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
         "max_deletes" Integer "How many guests one plan may delete; null is 0";
-        "max_restarts" Integer "How many guests one plan may restart; null leaves that to the estate's limit";
+        "max_restarts" Integer "How many guests one plan may restart or stop; null leaves that to the estate's limit";
         "paused" Boolean "Nothing may be done there now";
     },
     indexed: &[],

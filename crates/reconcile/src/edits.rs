@@ -134,6 +134,8 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("protected", Some(guest.protected.to_string()));
     put("deletion", Some(guest.deletion.as_str().to_owned()));
     put("reboot", Some(guest.reboot.as_str().to_owned()));
+    put("local_disks", Some(guest.local_disks.as_str().to_owned()));
+    put("shutdown", Some(guest.shutdown.as_str().to_owned()));
     put("tombstone", Some(guest.tombstone.to_string()));
     put("template", guest.template.then(|| "true".to_owned()));
     put("unset", list(&guest.unset));

@@ -51,6 +51,9 @@ pub struct Found {
     /// The names of the options that wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<String>,
+    /// Whether it runs: `running`, `stopped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     /// What tells the guest from another one of its number: of what a run makes it is known only now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,

@@ -187,7 +187,7 @@ pub struct Live {
     pub nodes: BTreeMap<String, LiveNode>,
     /// Storages by node.
     pub storages: BTreeMap<String, BTreeSet<String>>,
-    /// Storages that are the same on all nodes.
+    /// The storages that are the same on all nodes.
     pub shared: BTreeSet<String>,
     /// Types of storages by name, where they are told.
     pub storage_types: BTreeMap<String, String>,
@@ -215,6 +215,9 @@ pub enum LiveError {
     /// Its own name can't be an identifier.
     #[error("a cluster's own name can't be its identifier: set `name` under its [[clusters]]")]
     BadName(#[from] InvalidClusterId),
+    /// A guest can't be read.
+    #[error("guest {0} can't be read, so that nobody knows whether its volumes build on others: {1}")]
+    Unread(i64, String),
     /// An answer is not of its form.
     #[error("cannot read the listing of {0}: entries of it were not understood, so that it proves nothing")]
     Odd(String),
@@ -431,7 +434,8 @@ pub async fn migration(
     let mut ties = words(list("local_resources"));
     ties.extend(media.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)));
     let allowed = answer.get("allowed_nodes").map(|_| words(list("allowed_nodes")).into_iter().collect());
-    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties }))
+    let carries = words(list("dependent-ha-resources"));
+    Ok(Some(Migration { allowed, local_disks: !disks.is_empty(), ties, carries }))
 }
 
 /// How the datacenter spells tags. Whoever may not ask gets PVE's default.
@@ -475,4 +479,49 @@ pub async fn holder(client: &PveClient, vmid: i64) -> Result<Option<Listed>, Liv
         let guest = row.guest().filter(|guest| i64::from(guest.vmid.get()) == vmid)?;
         Some(Listed::new(kind, guest))
     }))
+}
+
+/// The numbers of the guests that replication copies, as far as the user may see them.
+///
+/// # Errors
+/// The request's.
+pub async fn replicated(client: &PveClient) -> Result<BTreeSet<i64>, ApiError> {
+    let answer = client.get(&ApiPath::new("list replication jobs").fixed("/cluster/replication")).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    // A job is named by its guest: `100-0`.
+    let of = |row: &Value| row.get("id")?.as_str()?.split('-').next()?.parse().ok();
+    Ok(rows.iter().filter_map(of).collect())
+}
+
+/// Can linked clones build on its volumes?
+pub fn is_base(guest: &LiveGuest) -> bool {
+    guest.config.get("template").is_some_and(|value| value == "1")
+        || volumes(guest).any(|name| name.contains("base-"))
+}
+
+/// The volumes that its configuration names.
+pub fn volumes(guest: &LiveGuest) -> impl Iterator<Item = &str> {
+    let own = |(key, _): &(&String, &String)| is_disk(guest.kind, key) || key.starts_with("unused");
+    guest.config.iter().filter(own).filter_map(|(_, text)| {
+        let first = text.split(',').next()?;
+        let first = first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first);
+        (first.contains(':') && !text.contains("media=cdrom")).then_some(first)
+    })
+}
+
+/// The guests whose volumes build on this one's.
+///
+/// # Errors
+/// The cluster can't be read, or one of its guests can't.
+pub async fn linked_clones(client: &PveClient, guest: &LiveGuest) -> Result<Vec<i64>, LiveError> {
+    let all = read(client, None).await?;
+    if let Some((vmid, why)) = all.unread.iter().next() {
+        return Err(LiveError::Unread(*vmid, why.clone()));
+    }
+    let bases: Vec<String> = volumes(guest).map(|volume| format!("{volume}/")).collect();
+    let builds = |other: &&LiveGuest| {
+        other.vmid != guest.vmid
+            && volumes(other).any(|volume| bases.iter().any(|base| volume.starts_with(base)))
+    };
+    Ok(all.guests.values().filter(builds).map(|other| other.vmid).collect())
 }

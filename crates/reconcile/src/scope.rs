@@ -46,10 +46,36 @@ impl Scope {
         self.allow.contains(&if action == Action::Mark { Action::Configure } else { action })
     }
 
+    /// The limits of what one plan may do in it: field, limit, how many guests these operations count for, and what they would do.
+    pub fn limits(&self, operations: &[Operation]) -> [(&'static str, Option<i64>, i64, &'static str); 2] {
+        let here = |vmid: i64| self.has(vmid);
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        [
+            ("max_deletes", Some(self.max_deletes), number(deleted(operations, here)), "be deleted"),
+            ("max_restarts", self.max_restarts, number(down(operations, here)), "go down"),
+        ]
+    }
+
     /// Does this number lie in it?
     pub fn has(&self, vmid: i64) -> bool {
         (self.vmid_min..=self.vmid_max).contains(&vmid)
     }
+}
+
+/// How many guests are stopped or restarted.
+pub fn down(operations: &[Operation], of: impl Fn(i64) -> bool) -> usize {
+    count(operations, of, &[Effect::Restart, Effect::Stop])
+}
+
+/// How many guests are deleted.
+pub fn deleted(operations: &[Operation], of: impl Fn(i64) -> bool) -> usize {
+    count(operations, of, &[Effect::Delete])
+}
+
+fn count(operations: &[Operation], of: impl Fn(i64) -> bool, effects: &[Effect]) -> usize {
+    let is = |one: &&Operation| effects.contains(&one.effect) && of(one.vmid);
+    let guests: BTreeSet<&str> = operations.iter().filter(is).map(|one| one.uid.as_str()).collect();
+    guests.len()
 }
 
 /// The scope of a number.
@@ -97,15 +123,7 @@ pub fn forbidden(
         }
     }
     scopes.iter().find_map(|scope| {
-        let count = |effect: Effect| {
-            let is = |one: &&Operation| one.effect == effect && scope.has(one.vmid);
-            let guests: BTreeSet<i64> = operations.iter().filter(is).map(|one| one.vmid).collect();
-            i64::try_from(guests.len()).unwrap_or(i64::MAX)
-        };
-        let limits = [
-            ("max_deletes", Some(scope.max_deletes), count(Effect::Delete), "be deleted"),
-            ("max_restarts", scope.max_restarts, count(Effect::Restart), "restart"),
-        ];
+        let limits = scope.limits(operations);
         let (field, limit, count, word) = limits.into_iter().find_map(|(field, limit, count, word)| {
             limit.filter(|limit| count > *limit).map(|limit| (field, limit, count, word))
         })?;

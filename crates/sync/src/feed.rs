@@ -11,13 +11,12 @@ use crate::coverage::Coverage;
 use crate::crawl::{Note, Unit, Units};
 use crate::load::{Loader, Tally, WRITERS};
 
-/// Guests in one transaction at most, with what hangs on them some 4,000 rows: larger ones cost Neo4j memory, and this program.
-const BATCH_GUESTS: usize = 400;
-/// Guests that a writer waits for while the crawl goes on: small transactions cost twice the time.
-const LEAST_BATCH: usize = 200;
+/// Guests in one transaction, with what hangs on them some 5,000 rows: smaller ones cost Neo4j time, larger ones cost Neo4j memory,
+/// and this program. A writer waits for as many while the crawl goes on.
+const BATCH_GUESTS: usize = 500;
 
 /// How long guests wait for more while the store is idle: what was read is not to wait for what is slow.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// What the units of a run have told so far.
 #[derive(Debug, Default)]
@@ -80,7 +79,7 @@ pub async fn load_all(
     let mut crawled_at = None;
     let mut is_overdue = false;
     loop {
-        let least = if is_overdue || crawled_at.is_some() { 1 } else { LEAST_BATCH };
+        let least = if is_overdue || crawled_at.is_some() { 1 } else { BATCH_GUESTS };
         while loading.len() < WRITERS && waiting.len() >= least {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
             loading.push(async move { (batch.len(), loader.guests(&batch, coverage).await) });

@@ -210,7 +210,7 @@ async fn cluster(
     let graph = |source| ClusterError::Store { name: name(), source };
 
     let crawl = Crawl::new(target.client.clone());
-    let mut survey = crawl.survey(target.name.clone()).await.map_err(|error| match error {
+    let (mut survey, job_listing) = crawl.survey(target.name.clone()).await.map_err(|error| match error {
         SurveyError::Api(source) => ClusterError::Api { name: name(), source },
         SurveyError::Identity(error) => error.into(),
     })?;
@@ -235,21 +235,23 @@ async fn cluster(
     let loader = Loader { store, writer, lease, busy: &busy };
     let mut tally = Tally::default();
 
-    // The guests' configurations are on their way while the cluster-wide facts, which they hang on, are completed and loaded.
-    let mut units = crawl.guests(&survey);
-    crawl.node_storages(&mut survey).await;
-    loader
-        .cluster(
+    // What the guests hang on is asked for first, and they are on their way while it is loaded.
+    let (storages, mut units) =
+        futures::join!(crawl.node_storages(&survey.nodes), async { crawl.guests(&survey) });
+    survey.enter_node_storages(storages);
+    let begin = vec![run.begin(started_at)];
+    let (loaded, jobs) = tokio::join!(
+        loader.cluster(
             &mut tally,
-            vec![run.begin(started_at)],
+            begin,
             &survey.cluster,
             (&survey.nodes, survey.all_nodes_seen()),
             &survey.storages,
-        )
-        .await
-        .map_err(graph)?;
-
-    let mut jobs = survey.backup_jobs.take().unwrap_or_default();
+        ),
+        crawl.backup_jobs(job_listing),
+    );
+    loaded.map_err(graph)?;
+    let mut jobs = survey.enter_jobs(jobs);
     let coverage = Coverage::take(&mut jobs);
     if !jobs.is_empty() {
         loader.backup_jobs(&mut tally, &jobs).await.map_err(graph)?;
@@ -271,11 +273,14 @@ async fn cluster(
     phase("guests loaded");
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
     phase("swept");
-    // After the sweep, because what stays although this run did not see it, PVE may have left out of a job as well.
-    let whole = survey.sees_all_guests()
-        && loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?.rows.is_empty();
+    // After the sweep: what is untouched then, stays.
+    let untouched = loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?;
+    let unseen: Vec<Value> = untouched.rows.into_iter().filter_map(|row| row.into_iter().next()).collect();
     let unread: Vec<Value> = seen.unread.iter().map(|vmid| Value::from(*vmid)).collect();
-    loader.coverage(&coverage, &seen.loaded, whole, &unread).await.map_err(graph)?;
+    loader
+        .coverage(&coverage, &seen.loaded, survey.sees_all_guests(), &unseen, &unread)
+        .await
+        .map_err(graph)?;
 
     phase("coverage loaded");
     let mut odd = std::mem::take(&mut survey.odd);

@@ -7,6 +7,8 @@
 //!
 //! Unknown errors and refusals go through the program. Time-outs and truncated answers are repeated for a quarter of a minute
 //! there; so they run in this process, with a client that has less patience, and once each through the program.
+//!
+//! Seen failing with: a listing of machines that failed taken for an empty one.
 
 use std::collections::BTreeMap;
 

@@ -324,6 +324,8 @@ async fn a_migration_is_planned_where_proxmox_lets_it() {
     // Proxmox VE tells where a guest may go to those only who may move it.
     let rig = with_token(rig.without_clusters(), &server, ROOT_TOKEN);
     desire(&rig, &[(500, json!({ "node": "pve2" }))]).await;
+    plan(&rig, 6, &[]).await.says(&["`local_disks`", "volumes that only pve1 has"]);
+    desire(&rig, &[(500, json!({ "node": "pve2", "local_disks": "migrate" }))]).await;
     let ran = plan(&rig, 0, &[]).await;
     let rows = ran.rows();
     assert_eq!((&rows[1]["action"], &rows[1]["effect"]), (&json!("migrate"), &json!("move")));

@@ -151,6 +151,8 @@ impl Adopt {
                     guest.protected = known.protected;
                     guest.deletion = known.deletion;
                     guest.reboot = known.reboot;
+                    guest.local_disks = known.local_disks;
+                    guest.shutdown = known.shutdown;
                     guest.depends_on.clone_from(&known.depends_on);
                     guest.anti_affinity.clone_from(&known.anti_affinity);
                     guest.comment.clone_from(&known.comment);
@@ -165,7 +167,7 @@ impl Adopt {
                 );
                 return Err(blocked(text));
             }
-            let before = from.bindings.get(&guest.uid);
+            let before = stored::bound_to(&from.bindings, &guest.uid);
             if !self.replace && before.is_some_and(|before| !before.is_of(&to.cluster, has)) {
                 let text = format!(
                     "guest {} is another one than was adopted as {}: look at it, and adopt it again with --replace",
@@ -180,6 +182,7 @@ impl Adopt {
                 fingerprint: has.fingerprint(),
                 last_applied: before.and_then(|before| before.last_applied),
                 reserved_by: None,
+                destroyed_at: None,
             });
             to.guests.insert(guest.uid.clone(), guest);
         }

@@ -111,6 +111,10 @@ impl Apply {
             let now = Timestamp::now().as_second();
             let (text, plan) = read_plan(&self.plan, now)?;
             preflight::possible(&plan)?;
+            if plan.operations.is_empty() {
+                tracing::info!("{}: the plan is empty: there is nothing to do", plan.cluster);
+                return Ok(Exit::Success);
+            }
             let store = connect::store(&settings, Access::Write).await?;
             let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             of_cluster(&plan, &id)?;
@@ -215,7 +219,10 @@ fn unhurried(global: &Global) -> Result<Settings, Failure> {
 }
 
 /// The plan of a run that was begun while it was fresh.
-fn kept(text: &str) -> Result<Plan, Failure> {
+///
+/// # Errors
+/// It is none, or was edited.
+pub fn kept(text: &str) -> Result<Plan, Failure> {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let made = value.pointer("/plan/made_at").and_then(Value::as_i64).unwrap_or_default();
     Plan::from_file(text, made)

@@ -16,7 +16,6 @@ use pvegraph_graph::Rows;
 use pvegraph_sync::chain;
 use serde_json::json;
 
-use self::store::Authority;
 use super::Global;
 use crate::config::{ClusterSettings, ConfigError, Settings};
 use crate::connect;
@@ -165,7 +164,7 @@ fn refused(findings: &mut Findings, error: &ConfigError) {
 async fn examine(settings: &Settings, clusters: &[&ClusterSettings]) -> Vec<Findings> {
     let of_clusters = join_all(clusters.iter().map(|cluster| cluster::check(settings, cluster)));
     let ((store, known), mut examined) = tokio::join!(store::check(settings), of_clusters);
-    cluster::compare(&mut examined, known.as_deref());
+    cluster::compare(&mut examined, known.as_ref());
     std::iter::once(store).chain(examined.into_iter().flat_map(|one| one.findings)).collect()
 }
 

@@ -184,7 +184,7 @@ impl From<LiveError> for Failure {
         let exit = match &error {
             LiveError::Api(error) => api_code(error),
             LiveError::Unnamed(_) | LiveError::BadName(_) => Exit::Config,
-            LiveError::Odd(_) => Exit::Failed,
+            LiveError::Odd(_) | LiveError::Unread(..) => Exit::Failed,
         };
         Self::new(exit, error)
     }
@@ -224,7 +224,12 @@ pub async fn compare(
         ..Found::default()
     };
     for guest in desired.guests.values() {
-        match guest_diff(client, &desired.cluster, guest, bindings.get(&guest.uid), &live).await {
+        if stored::is_done(bindings, guest) {
+            found.diffs.push(GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes: Vec::new() });
+            continue;
+        }
+        match guest_diff(client, &desired.cluster, guest, stored::bound_to(bindings, &guest.uid), &live).await
+        {
             Ok((diff, pending)) => {
                 if let (Some(vmid), Some(pending)) = (guest.vmid, pending) {
                     found.pending.insert(vmid, pending);

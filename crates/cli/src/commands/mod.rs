@@ -15,6 +15,7 @@ pub mod policy;
 pub mod query;
 pub mod report;
 pub mod reset;
+pub mod rollback;
 pub mod scope;
 pub mod seed;
 mod snapshot;
@@ -168,6 +169,8 @@ pub enum Command {
     Resume(apply::Resume),
     /// Let running and further applies send nothing more, until `resume`
     Pause(apply::Pause),
+    /// Make a plan that brings back what was before a run
+    Rollback(rollback::Rollback),
     /// Check the log of who changed what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -209,6 +212,7 @@ impl Command {
             Self::Policy(command) => command.run(global),
             Self::Snapshot(command) => command.run(global),
             Self::Apply(command) => command.run(global),
+            Self::Rollback(command) => command.run(global),
             Self::Resume(command) => command.run(global),
             Self::Pause(command) => command.run(global),
             Self::Audit(command) => command.run(global),

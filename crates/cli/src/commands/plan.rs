@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -80,8 +80,29 @@ impl Of {
     /// # Errors
     /// Nothing is desired, or the cluster or the store can't be read.
     pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
+        self.planned_of(settings, store, None).await
+    }
+
+    /// Nothing is agreed to.
+    pub fn nothing_agreed(cluster: Option<String>) -> Self {
+        Self { allow_delete: Vec::new(), mark: Vec::new(), cluster }
+    }
+
+    /// Makes the plan of something else than what the graph desires: the way back. It holds for as long as what the graph desires stays.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn planned_of(
+        &self,
+        settings: &Settings,
+        store: &dyn Store,
+        instead: Option<Desired>,
+    ) -> Result<Planned, Failure> {
         let (id, client) = proven_cluster(settings, self.cluster.as_deref(), store).await?;
-        let stored = stored::read(store, &id).await?.with_numbers();
+        let mut stored = stored::read(store, &id).await?.with_numbers();
+        if let Some(desired) = instead {
+            stored.desired = desired;
+        }
         let scopes = stored::scopes(store, &id).await?;
         let policies = stored::policies(store, &id).await?;
         let began = Instant::now();
@@ -137,27 +158,7 @@ impl PlanCommand {
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
             let Planned { plan, stored, cluster_seconds } = self.of.planned(&settings, &*store).await?;
-            if let Some(file) = &self.out {
-                write(Some(file), &plan.to_file())?;
-            }
-            let report = report(&plan, not_managed(&stored.desired));
-            global.print(&report.with_extra("cluster_seconds", cluster_seconds))?;
-            for one in &plan.blocked {
-                tracing::error!("blocked: {one}");
-            }
-            for one in &plan.warnings {
-                tracing::warn!("{one}");
-            }
-            for one in &plan.postponed {
-                tracing::warn!("postponed: {one}");
-            }
-            if global.output == Output::Table {
-                use std::io::Write;
-                let Plan { restarts, deletes, blast, .. } = &plan;
-                // A reader that went away needs no sum.
-                let _ =
-                    writeln!(std::io::stdout(), "restarts: {restarts}  deletes: {deletes}  blast: {blast}");
-            }
+            told(&plan, &stored, cluster_seconds, self.out.as_deref(), global)?;
             Ok(match (plan.blocked.is_empty(), plan.operations.is_empty()) {
                 (false, _) => Exit::Blocked,
                 (true, false) if self.exit_code => Exit::Drift,
@@ -165,6 +166,40 @@ impl PlanCommand {
             })
         })
     }
+}
+
+/// Writes a plan to its file, and tells it.
+///
+/// # Errors
+/// The file, or standard output, can't be written.
+pub fn told(
+    plan: &Plan,
+    stored: &Stored,
+    cluster_seconds: f64,
+    out: Option<&Path>,
+    global: &Global,
+) -> Result<(), Failure> {
+    if out.is_some() {
+        write(out, &plan.to_file())?;
+    }
+    let report = report(plan, not_managed(&stored.desired));
+    global.print(&report.with_extra("cluster_seconds", cluster_seconds))?;
+    for one in &plan.blocked {
+        tracing::error!("blocked: {one}");
+    }
+    for one in &plan.warnings {
+        tracing::warn!("{one}");
+    }
+    for one in &plan.postponed {
+        tracing::warn!("postponed: {one}");
+    }
+    if global.output == Output::Table {
+        use std::io::Write;
+        let Plan { restarts, deletes, blast, .. } = plan;
+        // A reader that went away needs no sum.
+        let _ = writeln!(std::io::stdout(), "restarts: {restarts}  deletes: {deletes}  blast: {blast}");
+    }
+    Ok(())
 }
 
 /// Asks the cluster what only some plans need: bridges and templates where guests are made or change, and which way guests may move.
@@ -198,6 +233,24 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             guest.node.as_deref().filter(|_| diff.changes.iter().any(|one| one.field == "node"))
         {
             moving.push((live, target));
+        }
+    }
+    let doomed: Vec<&LiveGuest> = desired
+        .guests
+        .values()
+        .filter(|guest| guest.tombstone && guest.policy == Policy::Manage)
+        .filter_map(|guest| found.live.guests.get(&guest.vmid?))
+        .collect();
+    if !doomed.is_empty() {
+        match live::replicated(client).await {
+            Ok(numbers) => around.replicated = numbers,
+            Err(error) => tracing::info!(%error, "which guests replication copies is not known"),
+        }
+    }
+    for guest in doomed.into_iter().filter(|guest| live::is_base(guest)) {
+        match live::linked_clones(client, guest).await {
+            Ok(clones) => drop(around.clones.insert(guest.vmid, clones)),
+            Err(error) => tracing::info!(guest = guest.vmid, %error, "its linked clones are not known"),
         }
     }
     let known = |node: &&str| found.live.nodes.get(*node).is_some_and(|node| node.online);

@@ -66,7 +66,7 @@ pub struct Set {
     #[arg(long, value_name = "COUNT")]
     max_deletes: Option<u32>,
 
-    /// How many guests one plan may restart
+    /// How many guests one plan may restart or stop
     #[arg(long, value_name = "COUNT")]
     max_restarts: Option<u32>,
 

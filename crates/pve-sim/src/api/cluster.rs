@@ -171,8 +171,8 @@ pub fn guest_row(call: &Call<'_>, guest: &Guest) -> Value {
     if let Some(pool) = &guest.pool {
         row["pool"] = json!(**pool);
     }
-    if let Some(ha) = &guest.ha {
-        row["hastate"] = json!(**ha);
+    if let Some(ha) = super::ha::shown(call.state, guest) {
+        row["hastate"] = json!(ha);
     }
     row
 }

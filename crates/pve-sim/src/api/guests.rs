@@ -180,10 +180,10 @@ fn block_statistics(read: u64, written: u64) -> Value {
 }
 
 /// What HA says of a guest: `group` is null where there is none.
-fn ha(guest: &Guest) -> Value {
-    match &guest.ha {
+fn ha(call: &Call<'_>, guest: &Guest) -> Value {
+    match super::ha::shown(call.state, guest) {
         None => json!({"managed": 0}),
-        Some(state) => json!({"group": null, "managed": 1, "state": **state}),
+        Some(state) => json!({"group": null, "managed": 1, "state": state}),
     }
 }
 
@@ -192,7 +192,7 @@ pub fn status_qemu(call: &Call<'_>) -> Result<Answer, Answer> {
     let guest = call.guest(GuestKind::Qemu)?;
     let mut row = qemu_row(call, guest);
     add_qmp(call, guest, &mut row);
-    row.insert("ha".to_owned(), ha(guest));
+    row.insert("ha".to_owned(), ha(call, guest));
     if has_agent(guest) {
         row.insert("agent".to_owned(), json!(1));
     }
@@ -209,7 +209,7 @@ pub fn status_qemu(call: &Call<'_>) -> Result<Answer, Answer> {
 pub fn status_lxc(call: &Call<'_>) -> Result<Answer, Answer> {
     let guest = call.guest(GuestKind::Lxc)?;
     let mut row = lxc_row(call, guest);
-    row.insert("ha".to_owned(), ha(guest));
+    row.insert("ha".to_owned(), ha(call, guest));
     Ok(Answer::ok(Value::Object(row)))
 }
 

@@ -7,11 +7,18 @@ use super::act::{Act, done, fail};
 use super::firewall::digest_of;
 use crate::answer::{Answer, Rows};
 use crate::schema::split_list;
-use crate::world::state::{Guest, GuestKind};
+use crate::world::state::{Guest, GuestKind, State};
 
 /// `vm:100` or `ct:100`.
 fn sid_of(guest: &Guest) -> String {
     format!("{}:{}", if guest.kind == GuestKind::Qemu { "vm" } else { "ct" }, guest.vmid)
+}
+
+/// What the manager says of a guest: what is asked for, unless it is on its way to another node, or was given up.
+pub fn shown<'a>(state: &'a State, guest: &'a Guest) -> Option<&'a str> {
+    let asked = guest.ha.as_deref()?;
+    let doing = state.ha_doing.get(&sid_of(guest)).map(String::as_str);
+    Some(doing.filter(|doing| matches!(*doing, "error" | "migrate" | "relocate")).unwrap_or(asked))
 }
 
 /// A resource by its name, `vm:100`. A plain number stands for the guest of that number, which must be there.

@@ -24,6 +24,10 @@ pub(super) fn begin_start(state: &mut State, _node: &str, work: &Work) -> Outcom
 
 pub(super) fn change(state: &mut State, _node: &str, work: &Work) -> Outcome {
     let vmid = work.vmid();
+    let asked = matches!(work.kind.as_str(), "qmshutdown" | "vzshutdown" | "qmreboot" | "vzreboot");
+    if asked && state.deaf.contains(&vmid) && !work.flag("forceStop") {
+        return Err("VM quit/powerdown failed - got timeout".to_owned());
+    }
     let Some(guest) = state.guests.get_mut(&vmid) else { return Err(super::missing(state, work)) };
     match work.kind.as_str() {
         "qmstart" | "vzstart" => {

@@ -188,6 +188,8 @@ pub struct State {
     pub next_exit: Option<String>,
     /// Milliseconds that HA takes longer than it should.
     pub ha_lag: u64,
+    /// Guests that do not shut down when they are asked to.
+    pub deaf: BTreeSet<u32>,
     /// Whether HA's manager has begun its work: then its master and node agents show.
     pub ha_active: bool,
     /// HA groups by name.
@@ -252,6 +254,7 @@ impl State {
             ha_doing: BTreeMap::new(),
             next_exit: None,
             ha_lag: 0,
+            deaf: BTreeSet::new(),
             ha_active: false,
             ha_groups: BTreeMap::new(),
             replication: BTreeMap::new(),

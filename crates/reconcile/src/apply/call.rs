@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, renames, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, migrated, renames, target, task_kinds, to_revert};
+use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
@@ -263,6 +264,10 @@ impl Sending<'_, '_> {
         let Some(seen) = seen else {
             return Err(Outcome::Stale { reason: format!("{} is gone", operation.uid) });
         };
+        run.still(operation, request, &seen)
+            .await
+            .map_err(|error| self.failed_by(&error))?
+            .map_err(|reason| Outcome::Stale { reason })?;
         let found = Found { rest: Some(seen.rest(request)), ..seen.found() };
         let form = request
             .form(found.digest.as_deref(), guest, Some(&seen.guest), run.secrets)
@@ -343,9 +348,9 @@ impl Sending<'_, '_> {
                 self.conclude(before, Said::Task(end), hidden).await
             }
             // The guest tells what the task does not.
-            Err(error) => match self.shown().await {
-                Ok((After::Holds { waiting, blind: false }, Some(seen))) => {
-                    self.verified(before, waiting, &seen)
+            Err(error) => match self.shown(before).await {
+                Ok((After::Holds { waiting, blind: false }, seen)) => {
+                    self.verified(before, waiting, seen.as_ref())
                 }
                 _ => self.unknown(
                     self.told(&format!("its task {upid} can't be followed: {error}: look at the guest")),
@@ -363,11 +368,15 @@ impl Sending<'_, '_> {
             run.note(Event::Busy { call: at, reason })?;
             return Ok(Known::MayBeSent);
         }
-        let mut looked = 0;
+        let (mut looked, mut ha, mut given_up) = (0, false, false);
         let (after, seen) = loop {
             looked += 1;
-            match self.shown().await {
-                Ok((After::Holds { waiting, blind }, Some(seen))) => {
+            let shown = self.shown(before).await;
+            if let Ok((_, Some(seen))) = &shown {
+                (ha, given_up) = (seen.ha_managed, seen.is_given_up());
+            }
+            match shown {
+                Ok((After::Holds { waiting, blind }, seen)) => {
                     // What can't be read back counts as done only where PVE said so.
                     if !blind || said.is_good() {
                         if !said.is_good() {
@@ -378,15 +387,16 @@ impl Sending<'_, '_> {
                                 hidden.redacted(&said.text())
                             );
                         }
-                        return self.verified(before, waiting, &seen);
+                        return self.verified(before, waiting, seen.as_ref());
                     }
-                    break (Vec::new(), Some(seen));
+                    break (Vec::new(), seen);
                 }
-                Ok((After::Not(_), _)) if said.is_good() && looked < looks(request, &run.patience) => {
+                Ok((After::Not(_), _))
+                    if said.is_good() && !given_up && looked < looks(request, &run.patience, ha) =>
+                {
                     tokio::time::sleep(run.patience.between).await;
                 }
                 Ok((After::Not(fields), seen)) => break (fields, seen),
-                Ok((After::Holds { .. }, None)) => break (Vec::new(), None),
                 Err(why) => {
                     let said = hidden.redacted(&said.text());
                     return self.unknown(
@@ -404,6 +414,11 @@ impl Sending<'_, '_> {
             if let Some(last) = log.last().filter(|last| !last.contains(&end.exit)) {
                 reason.push_str(&format!(" ({})", hidden.redacted(last)));
             }
+        }
+        if !said.is_good() && request.path.ends_with("/status/shutdown") {
+            reason.push_str(
+                ": look why it does not shut down, or desire `shutdown: force` to have it cut off then",
+            );
         }
         if said.is_good() {
             reason.push_str(&format!(", and it is not as it was meant: {}", after.join(", ")));
@@ -441,12 +456,17 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
-        let looks = if resumed && guarded { 1 } else { run.patience.looks };
-        let mut last = String::new();
-        for number in 0..looks {
-            if number > 0 {
+        let (mut last, mut ha) = (String::new(), false);
+        let mut looked = 0;
+        loop {
+            let enough = if resumed && guarded { 1 } else { looks(request, &run.patience, ha) };
+            if looked >= enough {
+                break;
+            }
+            if looked > 0 {
                 tokio::time::sleep(run.patience.between).await;
             }
+            looked += 1;
             match self.lost_task(began).await {
                 Ok(Some(upid)) => {
                     self.dispatched(Some(&upid))?;
@@ -458,7 +478,8 @@ impl Sending<'_, '_> {
                     continue;
                 }
             }
-            match self.shown().await {
+            match self.shown(before).await {
+                Ok((After::Holds { waiting, .. }, None)) => return self.verified(before, waiting, None),
                 // What is made can come yet.
                 Ok((_, None)) => last = "it is not there so far".to_owned(),
                 Ok((After::Not(_), Some(seen))) if made(request).is_some() && self.is_foreign(&seen) => {
@@ -468,10 +489,11 @@ impl Sending<'_, '_> {
                     return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
                 }
                 Ok((after, Some(seen))) => {
+                    ha = seen.ha_managed;
                     let unchanged = same(before, &seen.found());
                     match after {
                         After::Holds { waiting, blind } if !blind || !unchanged => {
-                            return self.verified(before, waiting, &seen);
+                            return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
                         _ => last = "the guest was changed, and not into what was sent".to_owned(),
@@ -521,16 +543,34 @@ impl Sending<'_, '_> {
         look(self.run.client, *kind, node, *vmid).await
     }
 
+    /// The guest where it is after the call.
+    async fn look_again(&self) -> Result<Option<Look>, ApiError> {
+        match (self.look().await?, target(self.request)) {
+            // It goes one way: what is not here any more is there.
+            (None, Some(target)) => {
+                look(self.run.client, self.operation.kind, target, self.operation.vmid).await
+            }
+            (seen, _) => Ok(seen),
+        }
+    }
+
     /// What the guest shows of the call.
-    async fn shown(&self) -> Result<(After, Option<Look>), String> {
+    async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), String> {
         let makes = made(self.request).is_some();
-        match self.look().await {
+        if destroys(self.request) {
+            return self.destroyed().await;
+        }
+        let to = target(self.request);
+        match self.look_again().await {
             Ok(Some(seen)) if makes && self.is_foreign(&seen) => {
                 Ok((After::Not(vec!["marker".to_owned()]), Some(seen)))
             }
             Ok(Some(seen)) => {
                 let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
-                let same = if renames(self.operation, self.request) {
+                let same = if to.is_some() && self.operation.kind == GuestType::Lxc
+                    || renames(self.operation, self.request)
+                {
+                    // Its root volume is what tells it from others, and may have another name now.
                     seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
                 } else {
                     bound.is_none() || seen.guest.fingerprint() == bound
@@ -538,9 +578,15 @@ impl Sending<'_, '_> {
                 if !makes && !same {
                     return Err("identity conflict: another guest has this number now".to_owned());
                 }
-                Ok((after(self.operation, self.request, &seen, self.run.style), Some(seen)))
+                let after = match to {
+                    Some(target) => migrated(target, before, &seen),
+                    None => after(self.operation, self.request, &seen, self.run.style),
+                };
+                Ok((after, Some(seen)))
             }
             Ok(None) if makes => Ok((After::Not(vec!["guest".to_owned()]), None)),
+            // The nodes learn one after the other where it is.
+            Ok(None) if to.is_some() => Ok((After::Not(vec!["node".to_owned()]), None)),
             Ok(None) => Err("it is not there any more".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -583,6 +629,24 @@ impl Sending<'_, '_> {
         self.end(Outcome::Failed { reason, refused })
     }
 
+    /// What there is of a guest that was deleted.
+    async fn destroyed(&self) -> Result<(After, Option<Look>), String> {
+        let not = |field: &str| After::Not(vec![field.to_owned()]);
+        match remains(self.run.client, self.run, self.operation).await.map_err(|error| error.to_string())? {
+            Remains::Itself(seen) => Ok((not("guest"), Some(*seen))),
+            Remains::Somewhere(field) => Ok((not(field), None)),
+            Remains::Another => {
+                tracing::warn!(
+                    "{} (guest {}): somebody else's guest has the number now, and is left alone",
+                    self.operation.uid,
+                    self.operation.vmid
+                );
+                Ok((After::Holds { waiting: Vec::new(), blind: false }, None))
+            }
+            Remains::Nothing => Ok((After::Holds { waiting: Vec::new(), blind: false }, None)),
+        }
+    }
+
     /// Takes back what a failed call has left waiting, and tells what of it stays.
     async fn taken_back(&self, before: &Found, seen: &Look) -> Result<String, LinesError> {
         let Self { run, at, operation, request } = *self;
@@ -616,13 +680,22 @@ impl Sending<'_, '_> {
         }
     }
 
-    fn verified(&self, before: &Found, waiting: Vec<String>, seen: &Look) -> Result<Known, LinesError> {
-        let mut found = seen.found();
+    fn verified(
+        &self,
+        before: &Found,
+        waiting: Vec<String>,
+        seen: Option<&Look>,
+    ) -> Result<Known, LinesError> {
+        let mut found = seen.map(Look::found).unwrap_or_default();
         // A rollback brings back all options, and a template's volumes have other names.
         let path = &self.request.path;
         let restarts =
             ["/rollback", "/template"].iter().any(|end| path.ends_with(end)) || path.contains("/status/");
-        if !restarts && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request)) {
+        // Volumes that are copied may get other names.
+        let moves = target(self.request).is_some();
+        if let Some(seen) = seen.filter(|_| !restarts && !moves)
+            && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
+        {
             tracing::warn!(
                 "{} (guest {}): somebody else has changed it at the same time",
                 self.operation.uid,

@@ -10,6 +10,7 @@ use pvegraph_inventory::{ClusterId, GuestType};
 use sha2::{Digest, Sha256};
 
 use super::Patience;
+use super::destroy::destroys;
 use super::limits::allocated;
 use super::look::Look;
 use super::make::{NO_OPTIONS, made as makes};
@@ -86,6 +87,17 @@ pub fn before(
     if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
     }
+    if request.is_some_and(|request| ha_state(request).is_some()) {
+        if !look.ha_managed {
+            return refuse("ha", "high availability does not manage it any more: plan again");
+        }
+        if look.is_given_up() {
+            return refuse(
+                "ha",
+                "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
+            );
+        }
+    }
     Ok(())
 }
 
@@ -125,9 +137,21 @@ fn ha_state(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// How often the guest is looked at until it shows what this call does.
-pub fn looks(request: &Request, patience: &Patience) -> u32 {
-    if ha_state(request).is_some() {
+/// The node that a call takes the guest to.
+pub fn target(request: &Request) -> Option<&str> {
+    if request.method != Method::Post || last_part(request) != "migrate" {
+        return None;
+    }
+    match request.set.get("target") {
+        Some(FormValue::Plain(target)) => Some(target),
+        _ => None,
+    }
+}
+
+/// How often the guest is looked at until it shows what this call does. `ha`: high availability manages it.
+pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
+    // Under high availability the task ends before the guest moves.
+    if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
     } else if power(request) == Some("reboot") {
         patience.restart_looks
@@ -150,6 +174,8 @@ pub fn is_known(request: &Request) -> bool {
         || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
+        || target(request).is_some()
+        || destroys(request)
 }
 
 /// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
@@ -175,6 +201,10 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
         (Some(word), ..) => vec![of(word)],
         (None, "config", Method::Post) => vec![of("config")],
         (None, "resize", _) => vec!["resize".to_owned()],
+        _ if destroys(request) => vec![of("destroy")],
+        (None, "migrate", Method::Post) => {
+            vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
+        }
         (None, "move_disk", _) => vec!["qmmove".to_owned()],
         (None, "move_volume", _) => vec!["move_volume".to_owned()],
         _ => Vec::new(),
@@ -221,6 +251,24 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
         other => After::Not(vec![other.to_owned()]),
     }
 }
+
+/// Whether a guest has come to the node that a call takes it to, and is what it was `before`.
+pub fn migrated(target: &str, before: &Found, look: &Look) -> After {
+    let mut not = Vec::new();
+    let mut tell = |otherwise: bool, field: &str| {
+        if otherwise {
+            not.push(field.to_owned());
+        }
+    };
+    tell(look.guest.node != target, "node");
+    tell(look.lock().is_some(), "lock");
+    tell(before.status.as_ref().is_some_and(|status| *status != look.guest.status), "state");
+    tell(look.ha_managed && look.guest.ha.as_deref().is_some_and(|state| !SETTLED.contains(&state)), "ha");
+    if not.is_empty() { After::Holds { waiting: Vec::new(), blind: false } } else { After::Not(not) }
+}
+
+/// The states in which high availability does nothing more with a guest.
+const SETTLED: [&str; 5] = ["started", "enabled", "stopped", "disabled", "ignored"];
 
 fn state(look: &Look, wanted: &str) -> After {
     if look.guest.status == wanted {
@@ -503,6 +551,7 @@ mod tests {
             fingerprint: Some(UUID.to_owned()),
             digest: Some("d1".to_owned()),
             pending_sha256: None,
+            before: BTreeMap::new(),
             status: Some("running".to_owned()),
             requests: vec![request.clone()],
         }
@@ -593,13 +642,13 @@ mod tests {
         let ha = Request::new(Method::Put, "/cluster/ha/resources/vm:100").with("state", "stopped");
         let patience = Patience::default();
         assert!(
-            looks(&ha, &patience) * 2 >= 300,
+            looks(&ha, &patience, true) * 2 >= 300,
             "high availability takes minutes, looked at every two seconds"
         );
-        assert!(looks(&start, &patience) < looks(&ha, &patience));
+        assert!(looks(&start, &patience, true) < looks(&ha, &patience, true));
         assert!(is_known(&ha) && matches!(after_of(&ha, &seen(&[], &[])), After::Not(_)));
         let delete = Request::new(Method::Delete, "/nodes/pve1/qemu/100");
-        assert!(!is_known(&delete) && is_known(&start) && is_known(&grow));
+        assert!(is_known(&delete) && is_known(&start) && is_known(&grow));
         assert!(is_known(&Request::new(Method::Post, "/nodes/pve1/qemu")));
         assert!(!is_known(&Request::new(Method::Post, "/nodes/pve1/storage")));
     }

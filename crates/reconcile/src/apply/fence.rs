@@ -170,6 +170,25 @@ impl<'a> Fence<'a> {
         self.written(stored::bound(self.store.dialect(), cluster, bindings, (self.clock)())).await
     }
 
+    /// Notes that the guests of these were deleted.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn destroyed(&self, cluster: &ClusterId, uids: &BTreeSet<&str>) -> Result<(), String> {
+        if uids.is_empty() {
+            return Ok(());
+        }
+        let now = (self.clock)();
+        let text = format!(
+            "MATCH (b:{} {{cluster_id: $cluster_id}})\nWHERE b.uid IN $uids\nSET b.destroyed_at = coalesce(b.destroyed_at, $now)",
+            BINDING.name
+        );
+        let uids: Vec<&str> = uids.iter().copied().collect();
+        let note =
+            Statement::new(text).with("cluster_id", cluster.as_str()).with("uids", uids).with("now", now);
+        self.written(vec![note]).await
+    }
+
     /// Gives a number back that was kept for a guest.
     ///
     /// # Errors

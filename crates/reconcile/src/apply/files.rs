@@ -83,11 +83,55 @@ impl Files {
         fs::read_to_string(self.plan()).map_err(LinesError::io(&self.plan(), "read"))
     }
 
-    /// Puts the journal of a run that has ended away.
+    /// What the journals of the runs say that have ended, the oldest first.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub fn runs(&self) -> Result<Vec<Record>, LinesError> {
+        let directory = self.directory.join("runs");
+        let entries = fs::read_dir(&directory).map_err(LinesError::io(&directory, "read"))?;
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+        // Their names begin with the time.
+        paths.sort();
+        paths.iter().filter_map(|path| journal::read(path).transpose()).collect()
+    }
+
+    /// The plan of a run that has ended.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn plan_of(&self, run: &str) -> Result<String, LinesError> {
+        let path = self.plans().join(format!("{}.json", file_name(run)));
+        fs::read_to_string(&path).map_err(LinesError::io(&path, "read"))
+    }
+
+    fn plans(&self) -> PathBuf {
+        self.directory.join("plans")
+    }
+
+    /// Keeps the plan of a run that ends beside those of other runs: for the way back.
+    fn keep_plan_of(&self, run: &str) -> Result<(), LinesError> {
+        let (directory, from) = (self.plans(), self.plan());
+        let to = directory.join(format!("{}.json", file_name(run)));
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&directory).map_err(LinesError::io(&directory, "made"))?;
+        match fs::copy(&from, &to) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(LinesError::io(&to, "written")(error)),
+        }
+    }
+
+    /// Puts the journal of a run that has ended away, and its plan beside those of other runs.
     ///
     /// # Errors
     /// It can't be moved.
     pub fn close_run(&self, run: &str) -> Result<(), LinesError> {
+        self.keep_plan_of(run)?;
         let (from, to) =
             (self.journal(), self.directory.join("runs").join(format!("{}.jsonl", file_name(run))));
         match fs::rename(&from, &to) {

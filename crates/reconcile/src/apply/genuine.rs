@@ -1,13 +1,19 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
-use super::conditions::snapshot;
+use super::conditions::{snapshot, target};
+use super::destroy::{destroys, is_narrow};
 use super::make::made;
-use crate::plan::{Action, Operation, Plan, Request, VALID_SECONDS};
+use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
+use crate::scope;
 
 /// What this program would not have written: the operation, and the mend.
 pub fn odd(plan: &Plan) -> Option<String> {
     if plan.expires_at.checked_sub(plan.made_at) != Some(VALID_SECONDS) {
         return Some(format!("the plan does not end {VALID_SECONDS} s after it was made: plan again"));
+    }
+    // What it says of itself decides whether it has to be approved.
+    if plan.deletes != scope::deleted(&plan.operations, |_| true) {
+        return Some("the plan does not tell how many guests it deletes: plan again".to_owned());
     }
     plan.operations.iter().find_map(|operation| odd_operation(plan, operation))
 }
@@ -36,6 +42,13 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
                 continue;
             }
             return tell(format!("{} {} does not make this guest anew", request.method, request.path));
+        }
+        let deletes = operation.action == Action::Destroy;
+        if destroys(request) != deletes
+            || deletes && (!is_narrow(request) || operation.effect != Effect::Delete)
+        {
+            let text = format!("{} {} is no deletion as this program plans it", request.method, request.path);
+            return tell(text);
         }
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
@@ -69,7 +82,8 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
         Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
         Action::Template => rest == "/template",
-        _ => known.contains(&rest),
+        Action::Migrate if rest == "/migrate" => target(request).is_some(),
+        _ => known.contains(&rest) || rest.is_empty() && destroys(request),
     };
     of_action.then_some(rest)
 }
@@ -81,7 +95,7 @@ mod tests {
     use pvegraph_inventory::GuestType;
 
     use super::*;
-    use crate::plan::{Effect, Method};
+    use crate::plan::Method;
 
     fn plan(request: Request) -> Plan {
         let operation = Operation {
@@ -101,6 +115,7 @@ mod tests {
             fingerprint: Some("u".to_owned()),
             digest: None,
             pending_sha256: None,
+            before: BTreeMap::new(),
             status: None,
             requests: vec![request],
         };

@@ -34,6 +34,7 @@ impl Look {
             pending: Some(pending_sha256(&self.pending)),
             rest: None,
             waiting: self.pending.keys().cloned().collect(),
+            status: Some(self.guest.status.clone()),
             fingerprint: self.guest.fingerprint(),
         }
     }
@@ -57,6 +58,11 @@ impl Look {
             hasher.update(format!("{}:{key}={}:{value};", key.len(), value.len()));
         }
         hex(&hasher.finalize())
+    }
+
+    /// High availability does nothing more with it.
+    pub fn is_given_up(&self) -> bool {
+        self.ha_managed && self.guest.ha.as_deref() == Some("error")
     }
 
     /// The lock that it is under.

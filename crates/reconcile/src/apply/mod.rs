@@ -14,6 +14,7 @@
 
 mod call;
 mod conditions;
+mod destroy;
 mod fence;
 mod files;
 mod genuine;
@@ -22,8 +23,9 @@ mod look;
 mod make;
 mod outcome;
 mod privileges;
+mod still;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use conditions::is_known;
+pub use destroy::Keys;
 pub use fence::{Fence, Good, Stop};
 pub use files::Files;
 pub use genuine::odd;
@@ -160,6 +163,7 @@ pub struct Run<'a> {
     storages: BTreeMap<i64, BTreeMap<String, String>>,
     fence: &'a Fence<'a>,
     progress: &'a dyn Progress,
+    keys: &'a dyn Keys,
     secrets: Secrets<'a>,
     clock: Clock<'a>,
     patience: Patience,
@@ -196,6 +200,8 @@ pub struct Setup<'a> {
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
+    /// Asks the graph for the keys to a deletion.
+    pub keys: &'a dyn Keys,
     /// Reads secrets.
     pub secrets: Secrets<'a>,
     /// Tells the time.
@@ -225,6 +231,7 @@ impl<'a> Run<'a> {
             storages,
             fence,
             progress,
+            keys,
             secrets,
             clock,
             patience,
@@ -252,6 +259,7 @@ impl<'a> Run<'a> {
             storages,
             fence,
             progress,
+            keys,
             secrets,
             clock,
             patience,
@@ -429,8 +437,10 @@ impl<'a> Run<'a> {
         let mut all: Vec<Binding> = Vec::new();
         for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
             // A container is told by its root volume, which has another name after it was moved or became a template's.
-            let binds =
-                matches!(operation.action, Action::Create | Action::Mark | Action::Move | Action::Template);
+            let binds = matches!(
+                operation.action,
+                Action::Create | Action::Mark | Action::Move | Action::Migrate | Action::Template
+            );
             if !binds || !matches!(outcome, Outcome::Done { .. }) {
                 continue;
             }
@@ -444,9 +454,19 @@ impl<'a> Run<'a> {
                 fingerprint: Some(fingerprint),
                 last_applied: Some((self.clock)()),
                 reserved_by: None,
+                destroyed_at: None,
             });
         }
         all
+    }
+
+    /// The desired guests whose deletion is done: what the graph keeps of it makes the next plan leave them alone.
+    pub fn to_forget(&self, outcomes: &[Outcome]) -> BTreeSet<&str> {
+        let done = |(operation, outcome): &(&Operation, &Outcome)| {
+            operation.action == Action::Destroy && matches!(outcome, Outcome::Done { .. })
+        };
+        let all = self.plan.operations.iter().zip(outcomes).filter(done);
+        all.map(|(operation, _)| operation.uid.as_str()).collect()
     }
 
     /// Keeps the number of a guest that is about to be made.
@@ -454,8 +474,15 @@ impl<'a> Run<'a> {
         let Operation { uid, kind, vmid, .. } = operation;
         let run = self.state().journal.record().run.clone();
         let (uid, kind, vmid) = (uid.clone(), *kind, *vmid);
-        let binding =
-            Binding { uid, kind, vmid, fingerprint: None, last_applied: None, reserved_by: Some(run) };
+        let binding = Binding {
+            uid,
+            kind,
+            vmid,
+            fingerprint: None,
+            last_applied: None,
+            reserved_by: Some(run),
+            destroyed_at: None,
+        };
         self.fence.bound(&self.desired.cluster, &[binding]).await
     }
 

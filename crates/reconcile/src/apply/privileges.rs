@@ -6,6 +6,7 @@ use pve_client::answers::Permissions;
 use pve_client::{ApiError, PveClient};
 use pvegraph_inventory::GuestType;
 
+use super::destroy::destroys;
 use super::limits::allocated;
 use super::make::{NO_OPTIONS, made};
 use crate::canonical::{is_disk, is_nic};
@@ -78,6 +79,9 @@ fn of_call(
     {
         need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace", "Datastore.Audit"]);
     }
+    if destroys(request) {
+        return need(&guest, &["VM.Allocate"]);
+    }
     match request.path.rsplit('/').next().unwrap_or_default() {
         "snapshot" => need(&guest, &["VM.Snapshot"]),
         "rollback" => need(&guest, &["VM.Snapshot", "VM.Snapshot.Rollback"]),
@@ -112,6 +116,7 @@ fn of_call(
             }
         }
         "start" | "stop" | "shutdown" | "reboot" => need(&guest, &["VM.PowerMgmt"]),
+        "migrate" => need(&guest, &["VM.Migrate"]),
         _ => {}
     }
 }

@@ -101,6 +101,8 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         protected: entry.protected,
         deletion: entry.deletion,
         reboot: entry.reboot,
+        local_disks: entry.local_disks,
+        shutdown: entry.shutdown,
         tombstone: entry.tombstone,
         template: entry.template,
         unset: entry.unset.clone(),

@@ -55,6 +55,8 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         protected: guest.protected,
         deletion: guest.deletion,
         reboot: guest.reboot,
+        local_disks: guest.local_disks,
+        shutdown: guest.shutdown,
         tombstone: guest.tombstone,
         template: guest.template,
         unset: guest.unset.clone(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::canonical::{Canonical, hex};
-use crate::document::{CloneOf, Deletion, Policy, Power, Reboot, SecretRef, Source};
+use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 use crate::plan::canonical_json;
 
 pub use check::{Problem, check};
@@ -105,6 +105,10 @@ pub struct Guest {
     pub deletion: Deletion,
     /// Whether a change may restart it.
     pub reboot: Reboot,
+    /// Whether volumes that only its node has are copied when it migrates.
+    pub local_disks: LocalDisks,
+    /// What is done where it does not shut down in time.
+    pub shutdown: Shutdown,
     /// It shall be gone.
     pub tombstone: bool,
     /// It is a template.
@@ -144,6 +148,8 @@ impl Guest {
             protected: false,
             deletion: Deletion::default(),
             reboot: Reboot::default(),
+            local_disks: LocalDisks::default(),
+            shutdown: Shutdown::default(),
             tombstone: false,
             template: false,
             unset: BTreeSet::new(),

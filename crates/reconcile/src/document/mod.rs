@@ -97,6 +97,12 @@ pub struct Guest {
     /// Whether a change may restart it.
     #[serde(default, skip_serializing_if = "Reboot::is_default")]
     pub reboot: Reboot,
+    /// Whether volumes that only its node has are copied when it migrates.
+    #[serde(default, skip_serializing_if = "LocalDisks::is_default")]
+    pub local_disks: LocalDisks,
+    /// What is done where it does not shut down in time.
+    #[serde(default, skip_serializing_if = "Shutdown::is_default")]
+    pub shutdown: Shutdown,
     /// It shall be gone. Deletes it only together with `deletion`, the scope's permission and `--allow-delete`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tombstone: bool,
@@ -225,6 +231,26 @@ choice! {
         Never = "never",
         /// Where the change needs it.
         Allow = "allow"
+    }
+}
+
+choice! {
+    /// Whether volumes that only one node has go along with a guest.
+    LocalDisks {
+        /// They stay, and the guest does not migrate.
+        Stay = "stay",
+        /// They are copied to the other node, and deleted here.
+        Migrate = "migrate"
+    }
+}
+
+choice! {
+    /// How a guest is stopped.
+    Shutdown {
+        /// It shuts down by itself, or goes on running.
+        Graceful = "graceful",
+        /// Where it has not shut down in time it is cut off.
+        Force = "force"
     }
 }
 

@@ -99,6 +99,7 @@ pub(super) fn create(
         fingerprint: fingerprint.clone(),
         digest: None,
         pending_sha256: None,
+        before: Default::default(),
         status: None,
         requests: vec![request],
     };

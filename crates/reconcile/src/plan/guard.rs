@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Effect, Input, Operation, Plan};
+use super::{Action, Input, Plan};
 use crate::desired::{Guest, Problem};
 use crate::diff::{Change, Class, GuestDiff};
 use crate::document::{Deletion, Policy};
 use crate::live::LiveGuest;
 use crate::marker;
 use crate::scope::{self, Scope};
-use crate::stored::Binding;
+use crate::stored::{Binding, bound_to};
 
 /// A plan that restarts or deletes more guests than this is refused, whatever share of the estate they are.
 pub const MAX_FELLED: usize = 5;
@@ -53,7 +53,7 @@ pub(super) fn reserved(binding: Option<&Binding>) -> Option<&str> {
 
 /// The four keys, in the order in which they are mended: binding and fingerprint (a difference of its own before), scope, marker.
 pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Result<&'a Scope, Forbidden> {
-    if !input.bindings.contains_key(&guest.uid) {
+    if bound_to(input.bindings, &guest.uid).is_none() {
         let text = format!("it is there already and not bound: run `pvegraph adopt {}` first", live.vmid);
         return Err(forbidden("guest", text));
     }
@@ -71,7 +71,8 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
         );
         return Err(forbidden("pool", text));
     }
-    let marks = input.consent.mark.contains(&guest.uid) || reserved(input.bindings.get(&guest.uid)).is_some();
+    let marks =
+        input.consent.mark.contains(&guest.uid) || reserved(bound_to(input.bindings, &guest.uid)).is_some();
     if !live.is_marked(&input.desired.cluster, &guest.uid) && !marks {
         let other = live.config.get("description").and_then(|text| marker::trailer_of(text));
         let text = match other.filter(|line| *line != marker::trailer(&input.desired.cluster, &guest.uid)) {
@@ -165,6 +166,13 @@ pub(super) fn deletion(
     if live.ha.is_some() {
         return Err(forbidden("ha", "high availability manages it: take it out of that first"));
     }
+    if input.around.replicated.contains(&live.vmid) {
+        return Err(forbidden("replication", "replication copies it: take its jobs away first"));
+    }
+    if let Some(clones) = input.around.clones.get(&live.vmid).filter(|clones| !clones.is_empty()) {
+        let all = clones.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        return Err(forbidden("guest", format!("linked clones build on it ({all}): delete these first")));
+    }
     Ok(())
 }
 
@@ -173,26 +181,17 @@ pub(super) fn limits(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
     let mut problems = Vec::new();
     let guests = input.desired.guests.len();
     let share = (guests / FELLED_ONE_IN).clamp(1, MAX_FELLED);
-    if plan.restarts + plan.deletes > share {
+    let down = scope::down(&plan.operations, |_| true);
+    if down + plan.deletes > share {
         let text = format!(
-            "{} of {guests} guests would restart and {} be deleted, and at most {share} may in one plan: change fewer at once, or \
-             let fewer restart (`reboot`)",
-            plan.restarts, plan.deletes
+            "{down} of {guests} guests would go down and {} be deleted, and at most {share} may in one plan: change fewer at once, \
+             or let fewer restart (`reboot`)",
+            plan.deletes
         );
         problems.push(Problem::new("the estate", "reboot", text));
     }
     for scope in input.scopes {
-        let count = |effect: Effect| {
-            let is = |op: &&Operation| op.effect == effect && scope.has(op.vmid);
-            let uids: std::collections::BTreeSet<_> =
-                plan.operations.iter().filter(is).map(|op| &op.uid).collect();
-            i64::try_from(uids.len()).unwrap_or(i64::MAX)
-        };
-        let limits = [
-            ("max_deletes", Some(scope.max_deletes), count(Effect::Delete), "be deleted"),
-            ("max_restarts", scope.max_restarts, count(Effect::Restart), "restart"),
-        ];
-        for (field, limit, count, word) in limits {
+        for (field, limit, count, word) in scope.limits(&plan.operations) {
             if let Some(limit) = limit.filter(|limit| count > *limit) {
                 let text =
                     format!("{count} guests would {word}, and the scope allows {limit}: do fewer at once");

@@ -8,6 +8,7 @@ mod file;
 mod guard;
 mod known;
 mod merge;
+mod migrate;
 mod operations;
 mod order;
 mod request;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use effect::Effect;
 pub use file::{FileError, VERSION, canonical_json};
 pub use guard::{FELLED_ONE_IN, MAX_FELLED};
+pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
 pub use snapshot::{Ask, snapshot_plan};
@@ -31,8 +33,9 @@ use crate::desired::{Desired, Problem};
 use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
+use crate::rollback::Was;
 use crate::scope::Scope;
-use crate::stored::Binding;
+use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
 
 /// How long a plan holds.
@@ -145,6 +148,9 @@ pub struct Operation {
     pub digest: Option<String>,
     /// SHA-256 of what waits for a restart there, likewise; see [`pending_sha256`].
     pub pending_sha256: Option<String>,
+    /// What fields had that are neither secrets nor free text, and what they get: for the way back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, Was>,
     /// Whether it runs (`running`, `stopped`), which it must still do before the first operation of the guest; nothing where it is made by
     /// this plan, or was not known.
     pub status: Option<String>,
@@ -271,6 +277,10 @@ pub struct Around {
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.
     pub templates: BTreeMap<String, BTreeSet<String>>,
+    /// Guests that replication copies, where somebody asked.
+    pub replicated: BTreeSet<i64>,
+    /// Guests that build on a guest's volumes, by its number, likewise.
+    pub clones: BTreeMap<i64, Vec<i64>>,
     /// What Proxmox VE says of migrations, by number, likewise.
     pub migrations: BTreeMap<i64, Migration>,
     /// How tags are spelled.
@@ -286,6 +296,8 @@ pub struct Migration {
     pub local_disks: bool,
     /// What ties it to its node: devices, media.
     pub ties: Vec<String>,
+    /// Other guests that high availability would move with it.
+    pub carries: Vec<String>,
 }
 
 impl Around {
@@ -354,8 +366,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
         let marks = input.consent.mark.contains(&guest.uid);
         // What a run has made and not finished is bound for good by its next plan.
-        let reserved = guard::reserved(input.bindings.get(&guest.uid)).is_some();
-        if diff.noop() && !marks && !reserved {
+        let reserved = guard::reserved(bound_to(input.bindings, &guest.uid)).is_some();
+        if stored::is_done(input.bindings, guest) || diff.noop() && !marks && !reserved {
             continue;
         }
         if guest.policy == Policy::Observe {

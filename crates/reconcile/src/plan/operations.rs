@@ -9,13 +9,18 @@ use super::create::create;
 use super::guard::{self, Forbidden};
 use super::request::{Method, Request};
 use super::values::Values;
-use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known};
+use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known, migrate};
 use crate::canonical::{Canonical, hex, is_disk, is_nic};
 use crate::desired::{Guest, Problem};
 use crate::diff::{Change, Class, GuestDiff};
-use crate::document::{Power, Reboot};
-use crate::live::LiveGuest;
+use crate::document::{Power, Reboot, Shutdown};
+use crate::live::{self, LiveGuest};
 use crate::marker;
+use crate::rollback;
+use crate::stored::bound_to;
+
+/// How long a guest may take to shut down. PVE's own time-out for a migration that restarts a container.
+const SHUTDOWN_SECONDS: u32 = 180;
 
 /// What was found for one guest.
 #[derive(Debug, Default)]
@@ -44,13 +49,13 @@ pub(super) fn of(
         if diff.noop() {
             return Ok(Found::default());
         }
-        if let Some(forbidden) = guard::gone(input.bindings.get(&guest.uid)) {
+        if let Some(forbidden) = guard::gone(bound_to(input.bindings, &guest.uid)) {
             return Err(forbidden);
         }
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
-    let made_by = guard::reserved(input.bindings.get(&guest.uid));
+    let made_by = guard::reserved(bound_to(input.bindings, &guest.uid));
     let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
@@ -143,6 +148,7 @@ impl One<'_> {
             fingerprint: self.live.fingerprint(),
             digest: self.live.config.get("digest").cloned(),
             pending_sha256: pending.map(pending_sha256),
+            before: rollback::before(self.guest, changes),
             status: Some(self.live.status.clone())
                 .filter(|status| matches!(&**status, "running" | "stopped")),
             requests,
@@ -165,12 +171,12 @@ impl One<'_> {
 
     fn destroy(&self, diff: &GuestDiff) -> Operation {
         // Only what its configuration names: a volume of its number may be somebody's.
-        let mut request = Request::new(Method::Delete, self.path(""));
-        if self.live.kind == GuestType::Qemu {
-            request = request.with("destroy-unreferenced-disks", "0");
-        }
+        let request = Request::new(Method::Delete, self.path("")).with("destroy-unreferenced-disks", "0");
         let changes: Vec<&Change> = diff.changes.iter().collect();
         let mut operation = self.made(Action::Destroy, Effect::Delete, &changes, vec![request]);
+        operation
+            .reasons
+            .extend(live::volumes(self.live).map(|volume| format!("volume: {volume} → (deleted)")));
         operation.reversible = false;
         operation
     }
@@ -178,7 +184,13 @@ impl One<'_> {
     fn restart(&self, diff: &GuestDiff) -> Operation {
         let waiting = |change: &&Change| change.class == Class::PendingRestart;
         let changes: Vec<&Change> = diff.changes.iter().filter(waiting).collect();
-        self.made(Action::Power, Effect::Restart, &changes, vec![self.reboot()])
+        // A migration comes before it.
+        let kind = self.live.kind.as_str();
+        let path = format!("/nodes/{}/{kind}/{}/status/reboot", self.place(), self.live.vmid);
+        let mut operation =
+            self.made(Action::Power, Effect::Restart, &changes, vec![Request::new(Method::Post, path)]);
+        operation.node = self.place().to_owned();
+        operation
     }
 
     fn reboot(&self) -> Request {
@@ -297,30 +309,16 @@ impl One<'_> {
 
     fn migrate(&self) -> Result<Request, Forbidden> {
         let target = self.place();
-        let forbidden = |text: String| Err(("node".to_owned(), text));
-        known::node(self.input.around, "node", target)?;
-        let running = self.live.status == "running";
-        let lxc = self.live.kind == GuestType::Lxc;
-        if lxc && running && self.guest.reboot == Reboot::Never {
-            return forbidden(
-                "a container moves only while it is stopped: stop it first, or let it restart (`reboot`: `allow`)".to_owned(),
-            );
-        }
+        migrate::check(self.input.around, self.guest, self.live, target)?;
         let mut request = Request::new(Method::Post, self.path("/migrate")).with("target", target);
-        if running {
+        if self.live.status == "running" {
+            let lxc = self.live.kind == GuestType::Lxc;
             request = request.with(if lxc { "restart" } else { "online" }, "1");
-        }
-        let Some(says) = self.input.around.migrations.get(&self.live.vmid) else { return Ok(request) };
-        if let Some(first) = says.ties.first() {
-            return forbidden(format!("{first} ties it to the node {}: take that out first", self.live.node));
-        }
-        if says.allowed.as_ref().is_some_and(|allowed| !allowed.contains(target)) {
-            return forbidden(format!(
-                "Proxmox VE does not let it go to {target}: the storages and bridges that it uses have to be there"
-            ));
-        }
-        if says.local_disks && running && !lxc {
-            request = request.with("with-local-disks", "1");
+            // Only asked for where it is desired, and there are such.
+            let says = self.input.around.migrations.get(&self.live.vmid);
+            if !lxc && says.is_some_and(|says| says.local_disks) {
+                request = request.with("with-local-disks", "1");
+            }
         }
         Ok(request)
     }
@@ -356,9 +354,7 @@ impl One<'_> {
         let vmid = self.live.vmid;
         if let Some(state) = &self.live.ha {
             if state == "error" {
-                let text =
-                    "high availability has given it up (error): set its state to `disabled` there first";
-                return forbidden("ha", text);
+                return forbidden("ha", migrate::HA_ERROR);
             }
             let sid = if self.live.kind == GuestType::Qemu { "vm" } else { "ct" };
             let request = Request::new(Method::Put, format!("/cluster/ha/resources/{sid}:{vmid}"));
@@ -366,7 +362,15 @@ impl One<'_> {
         }
         let word = if start { "start" } else { "shutdown" };
         let kind = self.live.kind.as_str();
-        Ok(Request::new(Method::Post, format!("/nodes/{}/{kind}/{vmid}/status/{word}", self.place())))
+        let path = format!("/nodes/{}/{kind}/{vmid}/status/{word}", self.place());
+        let mut request = Request::new(Method::Post, path);
+        if !start {
+            request = request.with("timeout", SHUTDOWN_SECONDS.to_string());
+            if self.guest.shutdown == Shutdown::Force {
+                request = request.with("forceStop", "1");
+            }
+        }
+        Ok(request)
     }
 
     fn configure(&self, changes: &[&Change]) -> Result<Request, Forbidden> {

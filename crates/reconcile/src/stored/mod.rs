@@ -39,7 +39,7 @@ impl Stored {
     #[must_use]
     pub fn with_numbers(mut self) -> Self {
         for guest in self.desired.guests.values_mut().filter(|guest| guest.vmid.is_none()) {
-            guest.vmid = self.bindings.get(&guest.uid).map(|binding| binding.vmid);
+            guest.vmid = bound_to(&self.bindings, &guest.uid).map(|binding| binding.vmid);
         }
         self
     }
@@ -60,6 +60,18 @@ pub struct Binding {
     pub last_applied: Option<i64>,
     /// The run that makes the guest: its number is kept for it, and the guest is not there yet, or not finished.
     pub reserved_by: Option<String>,
+    /// When the guest was deleted, in epoch seconds: it binds nothing any more.
+    pub destroyed_at: Option<i64>,
+}
+
+/// What binds a desired guest; nothing where its guest was deleted.
+pub fn bound_to<'a>(bindings: &'a BTreeMap<String, Binding>, uid: &str) -> Option<&'a Binding> {
+    bindings.get(uid).filter(|binding| binding.destroyed_at.is_none())
+}
+
+/// Was this guest deleted as it was desired? Whatever has its number now is somebody else's.
+pub fn is_done(bindings: &BTreeMap<String, Binding>, guest: &crate::desired::Guest) -> bool {
+    guest.tombstone && bindings.get(&guest.uid).is_some_and(|binding| binding.destroyed_at.is_some())
 }
 
 impl Binding {
@@ -189,6 +201,7 @@ mod tests {
                     fingerprint: None,
                     last_applied: None,
                     reserved_by: None,
+                    destroyed_at: None,
                 },
             )
         };

@@ -160,6 +160,7 @@ fn binding(row: &Properties) -> Option<(String, Binding)> {
         fingerprint: text("smbios_uuid").or_else(|| text("lxc_rootfs_volid")),
         last_applied: row.get("last_applied").and_then(Value::as_i64),
         reserved_by: text("reserved_by"),
+        destroyed_at: row.get("destroyed_at").and_then(Value::as_i64),
     };
     Some((uid, binding))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::{Guest, Problem, entered};
-use crate::document::{CloneOf, Deletion, Policy, Power, Reboot, SecretRef, Source};
+use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 
 const MIB: i64 = 1 << 20;
 
@@ -68,6 +68,8 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         ("protected", json!(guest.protected)),
         ("deletion", json!(guest.deletion.as_str())),
         ("reboot", json!(guest.reboot.as_str())),
+        ("local_disks", json!(guest.local_disks.as_str())),
+        ("shutdown", json!(guest.shutdown.as_str())),
         ("tombstone", json!(guest.tombstone)),
         ("template", json!(guest.template)),
         ("unset", list(&mut guest.unset.iter())),
@@ -210,6 +212,16 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
     match text(row, "reboot").map(|word| Reboot::of(&word)) {
         Some(Some(reboot)) => guest.reboot = reboot,
         Some(None) => tell("reboot", "write 'never' or 'allow'"),
+        None => {}
+    }
+    match text(row, "local_disks").map(|word| LocalDisks::of(&word)) {
+        Some(Some(local_disks)) => guest.local_disks = local_disks,
+        Some(None) => tell("local_disks", "write 'stay' or 'migrate'"),
+        None => {}
+    }
+    match text(row, "shutdown").map(|word| Shutdown::of(&word)) {
+        Some(Some(shutdown)) => guest.shutdown = shutdown,
+        Some(None) => tell("shutdown", "write 'graceful' or 'force'"),
         None => {}
     }
     for (name, place) in [("cipassword_ref", &mut guest.cipassword), ("password_ref", &mut guest.password)] {

@@ -225,5 +225,6 @@ fn binding(binding: &Binding) -> Row {
         ("lxc_rootfs_volid", container),
         ("last_applied", json!(binding.last_applied)),
         ("reserved_by", json!(binding.reserved_by)),
+        ("destroyed_at", json!(binding.destroyed_at)),
     ])
 }

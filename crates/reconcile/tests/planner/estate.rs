@@ -65,6 +65,7 @@ pub fn bound(guests: &[LiveGuest]) -> BTreeMap<String, Binding> {
             fingerprint,
             last_applied: None,
             reserved_by: None,
+            destroyed_at: None,
         }
     };
     guests.iter().map(binding).map(|binding| (binding.uid.clone(), binding)).collect()

@@ -156,7 +156,7 @@ fn a_scope_allows_each_kind_of_operation_by_itself() {
     assert!(blocked(&plan).contains("`scope`: the scope lab does not allow to power"));
     estate.scopes = vec![Scope { max_restarts: Some(0), ..Scope::new("lab", 100, 199) }];
     estate.desired = desired(vec![json!({ "vmid": 100, "cores": 4, "reboot": "allow" })]);
-    assert!(blocked(&estate.plan()).contains("1 guests would restart, and the scope allows 0"));
+    assert!(blocked(&estate.plan()).contains("1 guests would go down, and the scope allows 0"));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn the_blast_is_who_depends_and_the_order_is_theirs() {
         json!({ "vmid": 100, "cores": 4, "reboot": "allow" }),
         json!({ "vmid": 101, "cores": 4, "reboot": "allow" }),
     ]);
-    assert!(blocked(&planned(&estate, &guests, &bound(&guests))).contains("2 of 2 guests would restart"));
+    assert!(blocked(&planned(&estate, &guests, &bound(&guests))).contains("2 of 2 guests would go down"));
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn a_restart_follows_what_needs_one_where_it_may() {
 #[test]
 fn power_of_an_ha_managed_guest_is_its_ha_state() {
     let mut estate = machine(json!({ "state": "stopped" }));
-    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/qemu/100/status/shutdown"]);
+    assert_eq!(calls(&estate.plan()), ["POST /nodes/pve1/qemu/100/status/shutdown timeout=180"]);
     estate.guests[0].ha = Some("started".to_owned());
     assert_eq!(calls(&estate.plan()), ["PUT /cluster/ha/resources/vm:100 state=stopped"]);
     estate.guests[0].ha = Some("error".to_owned());
@@ -168,7 +168,7 @@ fn a_guest_migrates_where_proxmox_lets_it() {
         calls(&plan),
         [
             "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2",
-            "POST /nodes/pve2/qemu/100/status/shutdown"
+            "POST /nodes/pve2/qemu/100/status/shutdown timeout=180"
         ]
     );
     assert_eq!((&*plan.operations[0].node, &*plan.operations[1].node), ("pve1", "pve2"));
@@ -177,12 +177,23 @@ fn a_guest_migrates_where_proxmox_lets_it() {
         estate.around.migrations = BTreeMap::from([(100, migration)]);
         estate.plan()
     };
-    let plan = says(Migration { allowed: allowed(), local_disks: true, ties: vec![] });
-    assert_eq!(calls(&plan)[0], "POST /nodes/pve1/qemu/100/migrate online=1 target=pve2 with-local-disks=1");
     let plan = says(Migration { allowed: Some(BTreeSet::new()), ..Migration::default() });
     assert!(blocked(&plan).contains("does not let it go to pve2"));
-    let plan = says(Migration { allowed: allowed(), local_disks: false, ties: vec!["hostpci0".to_owned()] });
+    let ties = vec!["hostpci0".to_owned()];
+    let plan = says(Migration { allowed: allowed(), ties, ..Migration::default() });
     assert!(blocked(&plan).contains("hostpci0 ties it to the node pve1"));
+    let carries = vec!["vm:101".to_owned()];
+    let plan = says(Migration { allowed: allowed(), carries, ..Migration::default() });
+    assert!(blocked(&plan).contains("would move vm:101 with it"));
+    let local = || Migration { allowed: allowed(), local_disks: true, ..Migration::default() };
+    let plan = says(local());
+    assert!(blocked(&plan).contains("`local_disks`: it has volumes that only pve1 has"));
+    let mut estate = machine(json!({ "node": "pve2", "local_disks": "migrate" }));
+    estate.around.migrations = BTreeMap::from([(100, local())]);
+    assert_eq!(
+        calls(&estate.plan()),
+        ["POST /nodes/pve1/qemu/100/migrate online=1 target=pve2 with-local-disks=1"]
+    );
 }
 
 #[test]
@@ -281,6 +292,7 @@ fn what_a_run_did_not_finish_is_made_under_its_number_or_finished() {
         fingerprint: None,
         last_applied: None,
         reserved_by: Some("run-1".to_owned()),
+        destroyed_at: None,
     };
     estate.bindings.insert("web".to_owned(), kept);
     // Nothing came of it.

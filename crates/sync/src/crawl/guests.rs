@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 use super::survey::has_nodes;
 use super::{Crawl, Note, OFFLINE, Survey, chain, collector, listed, take};
 
-/// Guests in one unit. Small, so that the loader has work from the first second to the last; it puts units together.
-const UNIT_GUESTS: usize = 50;
+/// Guests in one unit. Small, so that the loader has work from the first second to the last, and many nodes that are equally far don't
+/// all wait for it at once; it puts units together.
+const UNIT_GUESTS: usize = 10;
 /// Guests of one node that are being asked for at once: twice what the client lets through to one node, so that it never waits
 /// for work.
 const GUESTS_AT_ONCE: usize = 16;
@@ -25,7 +26,7 @@ const GUESTS_AT_ONCE: usize = 16;
 /// left to the end, where its own limit would leave the cluster's unused.
 const NODES_AT_ONCE: usize = 64;
 /// Units that wait for the loader: as many guests as one of its batches has.
-const UNITS_WAITING: usize = 20;
+const UNITS_WAITING: usize = 50;
 /// How long PVE may ask each machine of a node for its own state: a hung one makes it wait for seconds.
 const FULL_LISTING: Duration = Duration::from_secs(5);
 
@@ -241,9 +242,7 @@ impl Plan {
         first.listed.extend(rows);
         todo.extend([qemu, lxc].into_iter().flatten().flatten());
         todo.sort_by_key(|guest| guest.vmid);
-        if sender.send(first).await.is_ok() {
-            self.ask_all(todo, sender).await;
-        }
+        self.ask_all(first, todo, sender).await;
     }
 
     /// A node's machines with QEMU's own states, or without them where that takes too long.
@@ -280,12 +279,13 @@ impl Plan {
         }
     }
 
-    /// Asks for guests that were listed, and sends them on unit by unit. While the loader is behind nothing new is asked, but what
-    /// is under way is read to its end: an answer that nobody takes would run into its time-out.
-    async fn ask_all(&self, todo: Vec<Guest>, sender: &mpsc::Sender<Unit>) {
+    /// Asks for guests that were listed, and sends them on unit by unit, the first of them with what the listings told. While the
+    /// loader is behind nothing new is asked, but what is under way is read to its end: an answer that nobody takes would run
+    /// into its time-out.
+    async fn ask_all(&self, first: Unit, todo: Vec<Guest>, sender: &mpsc::Sender<Unit>) {
         let mut todo = todo.into_iter();
         let mut asked = FuturesOrdered::new();
-        let mut unit = Unit::default();
+        let mut unit = Some(first);
         let mut held = 0;
         loop {
             while asked.len() < GUESTS_AT_ONCE && asked.len() + held < UNIT_GUESTS + GUESTS_AT_ONCE {
@@ -293,19 +293,19 @@ impl Plan {
                 asked.push_back(self.ask(guest));
             }
             let is_last = asked.is_empty();
-            if is_last && held == 0 {
+            if is_last && unit.is_none() {
                 return;
             }
             tokio::select! {
                 biased;
                 permit = sender.reserve(), if is_last || held >= UNIT_GUESTS => {
                     let Ok(permit) = permit else { return };
-                    permit.send(std::mem::take(&mut unit));
+                    permit.send(unit.take().unwrap_or_default());
                     held = 0;
                 }
                 Some(told) = asked.next() => {
                     held += 1;
-                    unit.enter(told);
+                    unit.get_or_insert_default().enter(told);
                 }
             }
         }

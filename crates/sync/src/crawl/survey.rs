@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use pve_client::ApiError;
 use pve_client::answers::{
-    BackupJob as BackupJobRow, ClusterStatusRow, NodeRow, Permissions, Resource, StorageDefinition,
+    BackupJob as BackupJobRow, ClusterStatusRow, NodeRow, NodeStorage, Permissions, Resource,
+    StorageDefinition,
 };
 use pve_client::wire::Read;
 use pvegraph_inventory::{
@@ -25,14 +26,12 @@ pub struct Survey {
     pub cluster: Cluster,
     /// Its nodes.
     pub nodes: Vec<Node>,
-    /// Its storages, without what nodes say of them; see [`Crawl::node_storages`].
+    /// Its storages, without what nodes say of them until [`Survey::enter_node_storages`].
     pub storages: Vec<Storage>,
     /// Its guests by number, as the cluster's listing has them.
     pub guests: Arc<BTreeMap<i64, Guest>>,
     /// Processors of containers by number: the default of those that set no limit.
     pub max_cpu: Arc<HashMap<i64, f64>>,
-    /// Its backup jobs; `None` where they could not be listed.
-    pub backup_jobs: Option<Vec<BackupJob>>,
     /// How the scopes ended.
     pub notes: Vec<Note>,
     /// What was odd in the answers.
@@ -82,11 +81,54 @@ impl Survey {
         self.may("/storage/0", "Datastore.Audit")
     }
 
+    /// Enters what nodes have of the storages.
+    pub fn enter_node_storages(&mut self, answers: NodeStorages) {
+        for (node, answer) in answers {
+            let (status, reason, count) = match answer {
+                None => (Completeness::Failed, Some(OFFLINE.to_owned()), 0),
+                // Like the cluster's list of storages, it is filtered, never refused.
+                Some(Err(error)) => (Completeness::Failed, Some(chain(&error)), 0),
+                Some(Ok(read)) => {
+                    let (rows, lost) = take(read, &mut self.odd);
+                    build::storages_on(&node, &rows, &mut self.storages);
+                    let (status, reason) = listed(lost);
+                    (status, reason, rows.len())
+                }
+            };
+            self.notes.push(Note::new(Collector::NodeStorages, Some(&node), status, reason, count));
+        }
+    }
+
+    /// Enters how the scope of the backup jobs ended, and answers these; none where they could not be listed.
+    pub fn enter_jobs(&mut self, jobs: Jobs) -> Vec<BackupJob> {
+        let Jobs { jobs, found: Findings { notes, odd } } = jobs;
+        self.odd.extend(odd);
+        self.notes.extend(notes);
+        if let (Some(_), Some(reason)) = (&jobs, self.guests_filtered()) {
+            self.note(Collector::BackupJobs, Completeness::Filtered, &reason);
+        }
+        jobs.unwrap_or_default()
+    }
+
     pub(super) fn guests_filtered(&self) -> Option<String> {
         // Rights that could not be read are told once, as a failure.
         let filtered = !self.rights_unknown() && !self.sees_all_guests();
         filtered.then(|| "the token has no VM.Audit on /vms: it sees only some guests".to_owned())
     }
+}
+
+/// What the cluster answered when it was asked for its backup jobs.
+pub type JobListing = Result<Read<Vec<BackupJobRow>>, ApiError>;
+
+/// What nodes answered when they were asked for their storages; nothing of those that are offline.
+pub type NodeStorages = Vec<(String, Option<Result<Read<Vec<NodeStorage>>, ApiError>>)>;
+
+/// Backup jobs with what they take.
+#[derive(Debug)]
+pub struct Jobs {
+    /// `None` where they could not be listed.
+    jobs: Option<Vec<BackupJob>>,
+    found: Findings,
 }
 
 /// Why a survey failed.
@@ -101,11 +143,11 @@ pub enum SurveyError {
 }
 
 impl Crawl {
-    /// Reads the cluster-wide facts.
+    /// Reads the cluster-wide facts, and lists the backup jobs: what these take is for [`Crawl::backup_jobs`].
     ///
     /// # Errors
     /// Where the cluster does not answer at all, refuses the credentials, or does not tell which it is.
-    pub async fn survey(&self, configured: Option<ClusterId>) -> Result<Survey, SurveyError> {
+    pub async fn survey(&self, configured: Option<ClusterId>) -> Result<(Survey, JobListing), SurveyError> {
         let client = &self.client;
         let mut found = Findings::default();
         // One request first: where it fails there is no use in asking more, and a wrong password is told once.
@@ -155,7 +197,6 @@ impl Crawl {
             storages: Vec::new(),
             guests: Arc::new(guests),
             max_cpu: Arc::new(max_cpu),
-            backup_jobs: None,
             notes,
             odd,
             permissions,
@@ -165,20 +206,13 @@ impl Crawl {
             survey.note(Collector::Guests, Completeness::Filtered, reason);
         }
         self.enter_storages(&mut survey, storages);
-        let (jobs, authority) = tokio::join!(self.volumes_of(jobs), own_authority(client, &survey.nodes));
+        let authority = own_authority(client, &survey.nodes).await;
         if authority.is_none() {
             let reason = "the cluster's certificate authority could not be read: it may be another cluster";
             survey.note(Collector::Cluster, Completeness::Partial, reason);
         }
         survey.cluster.ca_fingerprint = authority;
-        let (jobs, Findings { notes, odd }) = jobs;
-        survey.backup_jobs = jobs;
-        survey.odd.extend(odd);
-        survey.notes.extend(notes);
-        if let (Some(_), Some(reason)) = (&survey.backup_jobs, &filtered) {
-            survey.note(Collector::BackupJobs, Completeness::Filtered, reason);
-        }
-        Ok(survey)
+        Ok((survey, jobs))
     }
 
     fn enter_storages(&self, survey: &mut Survey, storages: Result<Read<Vec<StorageDefinition>>, ApiError>) {
@@ -210,13 +244,10 @@ impl Crawl {
         }
     }
 
-    /// What each backup job takes.
-    async fn volumes_of(
-        &self,
-        jobs: Result<Read<Vec<BackupJobRow>>, ApiError>,
-    ) -> (Option<Vec<BackupJob>>, Findings) {
+    /// Asks what each listed backup job takes.
+    pub async fn backup_jobs(&self, listing: JobListing) -> Jobs {
         let mut found = Findings::default();
-        let rows = match jobs {
+        let rows = match listing {
             Ok(read) => {
                 let (rows, lost) = take(read, &mut found.odd);
                 let (_, reason) = listed(lost);
@@ -226,7 +257,7 @@ impl Crawl {
             }
             Err(error) => {
                 found.note(Collector::BackupJobs, refused(&error), 0);
-                return (None, found);
+                return Jobs { jobs: None, found };
             }
         };
         let answers: Vec<_> = stream::iter(rows)
@@ -263,36 +294,22 @@ impl Crawl {
             };
             jobs.push(build::backup_job(&row, volumes.as_ref()));
         }
-        (Some(jobs), found)
+        Jobs { jobs: Some(jobs), found }
     }
 
     /// Asks each node that is not offline what it has of the storages.
-    pub async fn node_storages(&self, survey: &mut Survey) {
-        let answers: Vec<_> = stream::iter(survey.nodes.clone())
+    pub async fn node_storages(&self, nodes: &[Node]) -> NodeStorages {
+        stream::iter(nodes)
             .map(|node| async move {
                 if node.status == NodeStatus::Offline {
-                    return (node.name, None);
+                    return (node.name.clone(), None);
                 }
                 let answer = self.client.node_storages(&node.name).await;
-                (node.name, Some(answer))
+                (node.name.clone(), Some(answer))
             })
             .buffered(ASKED_AT_ONCE)
             .collect()
-            .await;
-        for (node, answer) in answers {
-            let (status, reason, count) = match answer {
-                None => (Completeness::Failed, Some(OFFLINE.to_owned()), 0),
-                // Like the cluster's list of storages, it is filtered, never refused.
-                Some(Err(error)) => (Completeness::Failed, Some(chain(&error)), 0),
-                Some(Ok(read)) => {
-                    let (rows, lost) = take(read, &mut survey.odd);
-                    build::storages_on(&node, &rows, &mut survey.storages);
-                    let (status, reason) = listed(lost);
-                    (status, reason, rows.len())
-                }
-            };
-            survey.notes.push(Note::new(Collector::NodeStorages, Some(&node), status, reason, count));
-        }
+            .await
     }
 }
 

@@ -101,7 +101,7 @@ async fn changed(
         return Ok(Some("what is desired was changed by hand since it was made: plan again".to_owned()));
     }
     for operation in &plan.operations {
-        let bound = stored.bindings.get(&operation.uid);
+        let bound = stored::bound_to(&stored.bindings, &operation.uid);
         let made = plan.makes(&operation.uid);
         let same = bound.map_or(made, |bound| {
             bound.vmid == operation.vmid
@@ -122,7 +122,7 @@ async fn changed(
 }
 
 /// What the journal has in place of an approver where nobody approved the plan.
-const NOBODY: &str = "nobody (--auto-approve)";
+pub const NOBODY: &str = "nobody (--auto-approve)";
 
 /// Who approved the plan, and until when it may be gone by, in epoch seconds. `auto`: nobody else need look at it.
 ///
@@ -144,7 +144,7 @@ pub async fn approver(
         (Ok(()), None) => "the plan is not approved: `pvegraph approve FILE`".to_owned(),
         (Err(why), _) => why.to_string(),
     };
-    if auto && !plan.loses() {
+    if auto && !plan.loses() && scope::deleted(&plan.operations, |_| true) == 0 {
         return Ok(Ok((NOBODY.to_owned(), plan.expires_at)));
     }
     let mend = if auto {

@@ -2,25 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::apply_lease;
 use pvegraph_graph::lease::{Lease, LeaseError, Purpose};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Ended, Fence, Files, Good, Outcome, Patience, Run, Setup, Stop, Who};
+use pvegraph_reconcile::apply::{Ended, Fence, Files, Good, Keys, Outcome, Patience, Run, Setup, Stop, Who};
 use pvegraph_reconcile::audit::{self, Audit, Head};
 use pvegraph_reconcile::canonical::{Canonical, is_disk};
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::Live;
-use pvegraph_reconcile::plan::Plan;
+use pvegraph_reconcile::plan::{Operation, Plan};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::Show;
 use super::events::Telling;
+use super::preflight;
 use crate::commands::Global;
 use crate::config::Settings;
 use crate::connect::HostLock;
@@ -106,6 +108,7 @@ impl Ready<'_> {
             "operations": plan.operations.len(), "resumed": resumed,
         }));
         let secrets = |from: &SecretRef| secret(from);
+        let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto: approver == preflight::NOBODY };
         let run = Run::new(Setup {
             client: &client,
             plan: &plan,
@@ -114,6 +117,7 @@ impl Ready<'_> {
             storages: storages(&seen),
             fence: &fence,
             progress: &telling,
+            keys: &keys,
             secrets: &secrets,
             clock: &now,
             patience: Patience::default(),
@@ -133,9 +137,14 @@ impl Ready<'_> {
         };
         let (outcomes, stop) = went?;
         let bindings = run.to_bind(&outcomes);
-        let bound = fence.bound(&id, &bindings).await;
+        let bound = match fence.bound(&id, &bindings).await {
+            Ok(()) => fence.destroyed(&id, &run.to_forget(&outcomes)).await,
+            error => error,
+        };
         if let Err(why) = &bound {
-            tracing::error!("{id}: what was made could not be bound in the graph: {why}");
+            tracing::error!(
+                "{id}: what was made or deleted could not be noted at its bindings in the graph: {why}"
+            );
         }
         let ended = match Ended::of(&outcomes, stop.as_ref()) {
             Ended::Applied | Ended::PendingRestart if bound.is_err() => Ended::Partial,
@@ -173,6 +182,32 @@ impl Ready<'_> {
             global.print(&report(&plan, &outcomes, &run_id, ended))?;
         }
         Ok(exit(ended))
+    }
+}
+
+/// Asks the graph once more just before a deletion.
+struct Asked<'a> {
+    store: &'a dyn Store,
+    id: &'a ClusterId,
+    plan: &'a Plan,
+    live: &'a Live,
+    /// Nobody approved the plan.
+    auto: bool,
+}
+
+impl Keys for Asked<'_> {
+    fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
+        Box::pin(async move {
+            let Self { store, id, plan, live, auto } = *self;
+            let (_, refusal) = preflight::current(store, id, plan, live)
+                .await
+                .map_err(|failure| failure.error().to_string())?;
+            if let Some(refusal) = refusal {
+                return Err(refusal.why);
+            }
+            let approved = preflight::approver(store, id, plan, auto, now()).await;
+            approved.map_err(|failure| failure.error().to_string())?.map(drop).map_err(|refusal| refusal.why)
+        })
     }
 }
 

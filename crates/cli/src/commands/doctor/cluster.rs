@@ -6,9 +6,9 @@ use futures::future::join_all;
 use pve_client::answers::{ClusterStatusRow, NodeRow};
 use pvegraph_inventory::{ClusterId, build};
 
+use super::Findings;
 use super::endpoint::{self, Told, Unanswered, ask};
 use super::rights::{self, Account, named};
-use super::{Authority, Findings};
 use crate::config::{ClusterSettings, Settings};
 use crate::exit::Exit;
 
@@ -196,8 +196,9 @@ async fn seen(found: &mut Findings, account: &Account, told: &Told) {
     }
 }
 
-/// Compares the clusters with one another and with those that the graph knows. `known` is `None` where it can't be read.
-pub fn compare(all: &mut [Examined], known: Option<&[Authority]>) {
+/// Compares the clusters with one another and with those that the graph knows. `known`: the authorities of these, by name; `None`
+/// where they can't be read.
+pub fn compare(all: &mut [Examined], known: Option<&BTreeMap<String, String>>) {
     let seen: Vec<(String, Option<String>, Option<String>)> =
         all.iter().map(|one| (one.label.clone(), one.id.clone(), one.authority.clone())).collect();
     for (at, one) in all.iter_mut().enumerate() {
@@ -230,14 +231,12 @@ pub fn compare(all: &mut [Examined], known: Option<&[Authority]>) {
     }
 }
 
-fn identity(found: &mut Findings, id: &str, authority: &str, known: &[Authority]) {
-    let known_as = known.iter().find(|one| one.fingerprint == authority);
-    let named_so = known.iter().find(|one| one.cluster_id == id);
-    match (named_so, known_as) {
-        (Some(other), _) if other.fingerprint != authority => {
+fn identity(found: &mut Findings, id: &str, authority: &str, known: &BTreeMap<String, String>) {
+    let known_as = known.iter().find(|(_, other)| *other == authority);
+    match (known.get(id), known_as) {
+        (Some(other), _) if other != authority => {
             let detail = format!(
-                "the graph knows another cluster as {id}: its certificate authority was {} and is {authority} now",
-                other.fingerprint
+                "the graph knows another cluster as {id}: its certificate authority was {other} and is {authority} now"
             );
             let mend = format!(
                 "give this one a `name` of its own under its [[clusters]]; if it is the same cluster with a new authority, run once \
@@ -246,12 +245,9 @@ fn identity(found: &mut Findings, id: &str, authority: &str, known: &[Authority]
             found.fail(IDENTITY, Exit::Config, detail, mend);
         }
         (Some(_), _) => found.ok(IDENTITY, format!("the graph knows it as {id}")),
-        (None, Some(other)) => {
-            let detail = format!(
-                "the graph knows this cluster as {}: as {id} it would be there twice",
-                other.cluster_id
-            );
-            found.warn(IDENTITY, detail, format!("set name = {:?} under its [[clusters]]", other.cluster_id));
+        (None, Some((name, _))) => {
+            let detail = format!("the graph knows this cluster as {name}: as {id} it would be there twice");
+            found.warn(IDENTITY, detail, format!("set name = {name:?} under its [[clusters]]"));
         }
         (None, None) => found.ok(IDENTITY, format!("new to the graph, as {id}")),
     }

@@ -1,12 +1,13 @@
 //! The graph store: reachable, usable, migrated, and with what the label tables demand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_graph::desired_labels;
 use pvegraph_graph::labels::{self, LEASE, MIGRATION, SYNC_RUN};
 use pvegraph_graph::migrate::{MigrateError, MigrationState, MigrationStatus, Migrations};
 use pvegraph_graph::neo4j::require_supported;
 use pvegraph_graph::{SchemaKind, SchemaObject, Statement, Store, StoreError};
+use pvegraph_sync::identity::known_authorities;
 use pvegraph_sync::load::now;
 use serde_json::Value;
 
@@ -30,17 +31,8 @@ const GRAPH: [&str; 4] = [MIGRATIONS, SCHEMA, STAMPS, RUNNING];
 /// The stamps of every node that a sync writes.
 const REQUIRED: [&str; 3] = ["firstseen", "lastupdated", "cluster_id"];
 
-/// A cluster that the graph knows.
-#[derive(Debug, Clone)]
-pub struct Authority {
-    /// Its identifier.
-    pub cluster_id: String,
-    /// SHA-256 of its certificate authority.
-    pub fingerprint: String,
-}
-
-/// Checks the store, and gives the clusters that it knows, where it can be read.
-pub async fn check(settings: &Settings) -> (Findings, Option<Vec<Authority>>) {
+/// Checks the store, and gives the authorities of the clusters that it knows, where it can be read.
+pub async fn check(settings: &Settings) -> (Findings, Option<BTreeMap<String, String>>) {
     let mut found = Findings::new(format!("store {}", settings.store.uri));
     let store = match &settings.store.embedded_path() {
         Some(path) => {
@@ -153,7 +145,7 @@ async fn open(settings: &Settings, found: &mut Findings) -> Option<Box<dyn Store
 ///
 /// # Errors
 /// It can't be read: the checks that were not made are missing then.
-async fn graph(found: &mut Findings, store: &dyn Store) -> Result<Vec<Authority>, StoreError> {
+async fn graph(found: &mut Findings, store: &dyn Store) -> Result<BTreeMap<String, String>, StoreError> {
     let migrated = match migrations(store).await {
         Ok(list) => {
             told(found, &list);
@@ -172,7 +164,7 @@ async fn graph(found: &mut Findings, store: &dyn Store) -> Result<Vec<Authority>
     }
     stamps(found, store).await?;
     lease(found, store).await?;
-    authorities(store).await
+    known_authorities(store).await
 }
 
 async fn migrations(store: &dyn Store) -> Result<Vec<MigrationStatus>, MigrateError> {
@@ -325,17 +317,4 @@ async fn lease(found: &mut Findings, store: &dyn Store) -> Result<(), StoreError
         }
     }
     Ok(())
-}
-
-async fn authorities(store: &dyn Store) -> Result<Vec<Authority>, StoreError> {
-    let text = format!(
-        "MATCH (c:{})\nRETURN c.cluster_id AS cluster_id, c.ca_fingerprint AS ca_fingerprint",
-        labels::CLUSTER.name
-    );
-    let rows = store.read(Statement::new(text)).await?;
-    let text = |at, column| rows.get(at, column).and_then(Value::as_str).map(str::to_owned);
-    let one = |at| {
-        Some(Authority { cluster_id: text(at, "cluster_id")?, fingerprint: text(at, "ca_fingerprint")? })
-    };
-    Ok((0..rows.rows.len()).filter_map(one).collect())
 }

@@ -1,0 +1,60 @@
+//! What Proxmox VE and the graph are asked once more just before calls that can't be taken back by another one.
+
+use pve_client::ApiError;
+
+use super::Run;
+use super::conditions::target;
+use super::destroy::destroys;
+use super::look::Look;
+use crate::live;
+use crate::plan::{Operation, Request, migration_forbidden};
+
+impl Run<'_> {
+    /// Says whether what the plan found out by questions of its own still holds: the field, and the mend.
+    ///
+    /// # Errors
+    /// Proxmox VE does not say.
+    pub(super) async fn still(
+        &self,
+        operation: &Operation,
+        request: &Request,
+        seen: &Look,
+    ) -> Result<Result<(), String>, ApiError> {
+        match target(request) {
+            Some(target) => self.may_migrate(operation, target, seen).await,
+            None if destroys(request) => self.may_destroy(operation, seen).await,
+            None => Ok(Ok(())),
+        }
+    }
+
+    async fn may_migrate(
+        &self,
+        operation: &Operation,
+        target: &str,
+        seen: &Look,
+    ) -> Result<Result<(), String>, ApiError> {
+        let Operation { uid, vmid, node, .. } = operation;
+        let refuse = |field: &str, text: &str| Ok(Err(format!("{uid} (guest {vmid}): `{field}`: {text}")));
+        let nodes = self.client.nodes().await?.value;
+        let online = |row: &&pve_client::answers::NodeRow| row.status.as_deref() == Some("online");
+        if !nodes.iter().filter(online).any(|row| row.node == target) {
+            return refuse(
+                "node",
+                &format!("the node {target} is not online any more: wait for it, and plan again"),
+            );
+        }
+        if seen.is_given_up() {
+            return refuse(
+                "ha",
+                "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
+            );
+        }
+        let allowed = self.desired.guests.get(uid).map(|guest| guest.local_disks).unwrap_or_default();
+        if let Some(says) = live::migration(self.client, &seen.guest, target).await?
+            && let Some((field, text)) = migration_forbidden(&says, node, target, allowed)
+        {
+            return refuse(&field, &format!("{text}, and plan again"));
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,401 @@
+//! A simulated cluster whose guests are bound, marked and in a scope, and plans that are carried out on it within this process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use pve_client::{Auth, CaSource, ClientConfig, PveClient, Trust};
+use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
+use pvegraph_graph::lease::{Holder, Lease, Purpose};
+use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
+use pvegraph_reconcile::apply::{
+    Fence, Good, Happened, Keys, Outcome, Patience, Progress, Run, Setup, Stop, Who,
+};
+use pvegraph_reconcile::audit::Audit;
+use pvegraph_reconcile::desired::{Desired, default_uid, from_document};
+use pvegraph_reconcile::diff::{self, GuestDiff};
+use pvegraph_reconcile::document::{Form, read};
+use pvegraph_reconcile::journal::{Event, Journal};
+use pvegraph_reconcile::live::{self, Live};
+use pvegraph_reconcile::plan::{Action, Around, Consent, Input, Operation, Plan, plan};
+use pvegraph_reconcile::rollback::reverse;
+use pvegraph_reconcile::scope::Scope;
+use pvegraph_reconcile::stored::{self, Binding};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A graph that has nothing but a lease, which is always ours.
+struct LeaseOnly;
+
+#[async_trait]
+impl Store for LeaseOnly {
+    fn dialect(&self) -> Dialect {
+        Dialect::Neo4j
+    }
+
+    fn target(&self) -> &str {
+        "nowhere"
+    }
+
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        unreachable!("nobody asks")
+    }
+
+    async fn read(&self, _: Statement) -> Result<Rows, StoreError> {
+        Ok(lease())
+    }
+
+    async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        Ok(statements.iter().map(|_| lease()).collect())
+    }
+
+    async fn schema(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn schema_objects(&self) -> Result<Vec<SchemaObject>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn lease() -> Rows {
+    let columns = ["number", "tag", "paused"].map(str::to_owned).to_vec();
+    Rows { columns, rows: vec![vec![json!(1), json!(1), json!(false)]] }
+}
+
+/// Notes what happens.
+#[derive(Default)]
+struct Told(Mutex<Vec<Value>>);
+
+impl Progress for Told {
+    fn tell(&self, event: &Happened<'_>) {
+        self.0.lock().unwrap().push(json!(event));
+    }
+}
+
+/// What the graph says to a deletion.
+#[derive(Default)]
+pub struct Graph {
+    pub refuses: Option<String>,
+    pub asked: AtomicUsize,
+}
+
+impl Keys for Graph {
+    fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = self.refuses.clone().map_or(Ok(()), Err);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_secs()).unwrap()
+}
+
+/// A machine that is managed, with the marker of `vm-<vmid>`.
+pub fn machine(vmid: u32, node: &str) -> GuestSpec {
+    GuestSpec::qemu(vmid, &format!("machine{vmid}"))
+        .node(node)
+        .config("tags", "pvegraph")
+        .config("description", format!("[pvegraph:rig/vm-{vmid}]"))
+        .config("cores", 2)
+        .config("memory", "2048")
+}
+
+/// The same of a container.
+pub fn container(vmid: u32, node: &str) -> GuestSpec {
+    GuestSpec::lxc(vmid, &format!("ct{vmid}"))
+        .node(node)
+        .config("tags", "pvegraph")
+        .config("description", format!("[pvegraph:rig/ct-{vmid}]\n"))
+        .config("cores", 1)
+        .config("memory", 512)
+}
+
+/// The cluster, what is desired of it, and what a run leaves behind.
+pub struct Rig {
+    pub server: SimServer,
+    pub client: PveClient,
+    pub desired: Desired,
+    pub bindings: BTreeMap<String, Binding>,
+    pub scopes: Vec<Scope>,
+    pub consent: Consent,
+    pub patience: Patience,
+    /// What the graph says to a deletion, and how often it was asked.
+    pub keys: Graph,
+    /// The storage that every node has.
+    pub shared: String,
+    dir: TempDir,
+}
+
+impl Rig {
+    /// Three nodes with these guests.
+    pub async fn new(guests: Vec<GuestSpec>) -> Self {
+        let world = World::generate(&WorldSpec::new("rig", 3, 0, 7));
+        let shared = world.read(|state| {
+            let usable = |storage: &&pve_sim::Storage| {
+                storage.shared
+                    && !storage.disabled
+                    && storage.content.split(',').any(|content| content == "images")
+            };
+            state.storages.values().find(usable).unwrap().id.clone()
+        });
+        for guest in guests {
+            world.add_guest(guest).unwrap();
+        }
+        let token = world.credential(ROOT_TOKEN).unwrap();
+        let server = SimServer::start(world, SimOptions::default()).await.unwrap();
+        let auth = Auth::Token { id: token.id.parse().unwrap(), secret: token.secret.into() };
+        let trust = Trust::CaFile(CaSource::Pem(server.ca_pem().as_bytes().to_vec()));
+        let client =
+            PveClient::new(ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust)).unwrap();
+        let patience = Patience {
+            retries: 2,
+            backoff: Duration::from_millis(1),
+            looks: 3,
+            restart_looks: 3,
+            ha_looks: 400,
+            between: Duration::from_millis(10),
+        };
+        let mut rig = Self {
+            server,
+            client,
+            desired: from_document(
+                &read("{\"version\":1,\"plugins\":{\"proxmox\":{}}}", Form::Json).unwrap(),
+                &"rig".parse().unwrap(),
+            )
+            .unwrap(),
+            bindings: BTreeMap::new(),
+            scopes: vec![Scope::new("lab", 100, 999)],
+            consent: Consent::default(),
+            patience,
+            keys: Graph::default(),
+            shared,
+            dir: tempfile::tempdir().unwrap(),
+        };
+        rig.bind().await;
+        rig
+    }
+
+    /// Binds all guests to what they are now.
+    pub async fn bind(&mut self) {
+        let live = live::read(&self.client, None).await.unwrap();
+        for guest in live.guests.values() {
+            let uid = default_uid(guest.kind, guest.vmid);
+            let binding = Binding {
+                uid: uid.clone(),
+                kind: guest.kind,
+                vmid: guest.vmid,
+                fingerprint: guest.fingerprint(),
+                last_applied: None,
+                reserved_by: None,
+                destroyed_at: None,
+            };
+            self.bindings.insert(uid, binding);
+        }
+    }
+
+    pub fn world(&self) -> &World {
+        self.server.world().unwrap()
+    }
+
+    /// Desires this, and nothing else.
+    pub fn desire(&mut self, vms: Vec<Value>, containers: Vec<Value>) {
+        let text =
+            json!({ "version": 1, "plugins": { "proxmox": { "vms": vms, "containers": containers } } });
+        self.desired =
+            from_document(&read(&text.to_string(), Form::Json).unwrap(), &"rig".parse().unwrap()).unwrap();
+    }
+
+    async fn diffs(&self, desired: &Desired, live: &Live, around: &mut Around) -> Vec<GuestDiff> {
+        let mut diffs = Vec::new();
+        around.replicated = live::replicated(&self.client).await.unwrap();
+        for guest in desired.guests.values() {
+            if stored::is_done(&self.bindings, guest) {
+                continue;
+            }
+            let Some(has) = guest.vmid.and_then(|vmid| live.guests.get(&vmid)) else {
+                diffs.push(diff::missing(guest));
+                continue;
+            };
+            let bound = stored::bound_to(&self.bindings, &guest.uid)
+                .filter(|bound| !bound.is_of(&self.desired.cluster, has));
+            if let Some(bound) = bound.filter(|_| has.kind == guest.kind) {
+                let is = has.fingerprint();
+                diffs.push(diff::another(guest, bound.fingerprint.as_deref(), is.as_deref()));
+                continue;
+            }
+            let pending = live::pending(&self.client, has).await.unwrap();
+            diffs.push(diff::diff(guest, has, &pending, live.style));
+            if guest.tombstone && live::is_base(has) {
+                around.clones.insert(has.vmid, live::linked_clones(&self.client, has).await.unwrap());
+            }
+            around.pending.insert(has.vmid, pending);
+            if let Some(target) = guest.node.as_deref().filter(|node| *node != has.node)
+                && let Ok(Some(says)) = live::migration(&self.client, has, target).await
+            {
+                around.migrations.insert(has.vmid, says);
+            }
+        }
+        diffs
+    }
+
+    pub async fn plan(&self) -> Plan {
+        self.plan_of(&self.desired).await
+    }
+
+    /// The way back from a plan of which these operations were done, and what does not come back.
+    pub async fn back(&self, plan: &Plan) -> (Plan, Vec<String>) {
+        let live = live::read(&self.client, None).await.unwrap();
+        let mut pending = BTreeMap::new();
+        for guest in live.guests.values() {
+            pending.insert(guest.vmid, live::pending(&self.client, guest).await.unwrap());
+        }
+        let done = plan.operations.iter().map(|operation| operation.number).collect();
+        let back = reverse(plan, &done, &self.desired, &live.guests, &pending, live.style);
+        let plan = self.plan_of(&back.desired).await;
+        (plan, back.left.iter().map(ToString::to_string).collect())
+    }
+
+    async fn plan_of(&self, desired: &Desired) -> Plan {
+        let live = live::read(&self.client, None).await.unwrap();
+        let mut around = Around::of(&live);
+        let diffs = self.diffs(desired, &live, &mut around).await;
+        plan(&Input {
+            desired,
+            generation: 1,
+            bindings: &self.bindings,
+            scopes: &self.scopes,
+            live: &live.guests,
+            diffs: &diffs,
+            unread: &BTreeMap::new(),
+            around: &around,
+            consent: &self.consent,
+            now: now(),
+        })
+    }
+
+    /// A plan that nothing forbids.
+    pub async fn planned(&self) -> Plan {
+        let plan = self.plan().await;
+        assert_eq!(blocked(&plan), "");
+        plan
+    }
+
+    /// Carries a plan out from its beginning.
+    pub async fn apply(&self, plan: &Plan) -> Vec<Outcome> {
+        let _ = std::fs::remove_file(self.journal(plan));
+        self.resume(plan).await
+    }
+
+    fn journal(&self, plan: &Plan) -> PathBuf {
+        self.dir.path().join(format!("{}.jsonl", plan.sha256()))
+    }
+
+    /// Goes on with a plan.
+    pub async fn resume(&self, plan: &Plan) -> Vec<Outcome> {
+        let (outcomes, stop) = self.run(plan).await;
+        assert_eq!(stop, None);
+        outcomes
+    }
+
+    /// Carries a plan out and notes at the bindings what it deleted, as the command does.
+    pub async fn apply_and_note(&mut self, plan: &Plan) -> Vec<Outcome> {
+        let outcomes = self.apply(plan).await;
+        for (operation, outcome) in plan.operations.iter().zip(&outcomes) {
+            if operation.action == Action::Destroy
+                && matches!(outcome, Outcome::Done { .. })
+                && let Some(binding) = self.bindings.get_mut(&operation.uid)
+            {
+                binding.destroyed_at = Some(now());
+            }
+        }
+        outcomes
+    }
+
+    pub async fn run(&self, plan: &Plan) -> (Vec<Outcome>, Option<Stop>) {
+        let store = LeaseOnly;
+        let holder = Holder { name: "test".to_owned(), lock: None };
+        let lease = Lease::take_for(&store, Purpose::Apply("rig"), &holder, now()).await.unwrap();
+        let good = Good::since(now());
+        let fence = Fence::new(&store, lease, &now, good, Duration::from_secs(10));
+        let told = Told::default();
+        let path = self.journal(plan);
+        let fresh = !path.exists();
+        let mut journal = Journal::open(&path).unwrap();
+        let first = if fresh {
+            let cluster = "rig".to_owned();
+            Event::Begin { run: "run".to_owned(), plan: plan.sha256(), cluster, approver: "test".to_owned() }
+        } else {
+            Event::Resumed
+        };
+        journal.add(now(), first).unwrap();
+        let live = live::read(&self.client, Some(&BTreeSet::new())).await.unwrap();
+        let run = Run::new(Setup {
+            client: &self.client,
+            plan,
+            desired: &self.desired,
+            style: live.style,
+            storages: BTreeMap::new(),
+            fence: &fence,
+            progress: &told,
+            keys: &self.keys,
+            secrets: &|_| Err("there are none".to_owned()),
+            clock: &now,
+            patience: self.patience,
+            who: Who { actor: "test".to_owned(), approver: "test".to_owned() },
+            valid_until: plan.expires_at,
+            told: BTreeMap::new(),
+            journal,
+            audit: Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap(),
+        });
+        run.go().await.unwrap()
+    }
+
+    /// All guests as they are kept: configuration, what waits, power, node.
+    pub fn guests(&self) -> BTreeMap<u32, String> {
+        self.world().read(|state| {
+            let text = |guest: &pve_sim::Guest| {
+                format!("{:?} {:?} {:?} {}", guest.config, guest.pending, guest.power, guest.node)
+            };
+            state.guests.iter().map(|(vmid, guest)| (*vmid, text(guest))).collect()
+        })
+    }
+
+    /// The node that a guest is on, and whether it runs.
+    pub fn place(&self, vmid: u32) -> (String, bool) {
+        self.world().read(|state| {
+            let guest = &state.guests[&vmid];
+            (guest.node.to_string(), guest.power == Power::Running)
+        })
+    }
+
+    /// The tasks of one kind about a guest.
+    pub fn tasks(&self, kind: &str, vmid: u32) -> usize {
+        let id = vmid.to_string();
+        self.world()
+            .read(|state| state.tasks.iter().filter(|task| task.kind == kind && task.id == id).count())
+    }
+}
+
+pub fn blocked(plan: &Plan) -> String {
+    plan.blocked.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+pub fn words(outcomes: &[Outcome]) -> Vec<&'static str> {
+    outcomes.iter().map(Outcome::word).collect()
+}
+
+/// What there is to say of all of them.
+pub fn reasons(outcomes: &[Outcome]) -> String {
+    outcomes.iter().filter_map(Outcome::reason).collect::<Vec<_>>().join("\n")
+}
