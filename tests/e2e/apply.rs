@@ -10,5 +10,6 @@ mod kills;
 mod life;
 mod lost;
 mod make;
+mod snapshots;
 
 use bench::Bench;

@@ -60,6 +60,7 @@ pub static DESIRED_VM: Label<Row> = Label {
         "local_disks" Text "`stay`, or `migrate`: volumes that only its node has are copied when it migrates";
         "shutdown" Text "`graceful`, or `force`: it is cut off where it does not shut down in time";
         "tombstone" Boolean "It shall be gone";
+        "template" Boolean "It is, or becomes, a template";
         "unset" TextList "Options to remove: `balloon`, `net0.tag`";
         "name" Text "Name, or a container's hostname";
         "cores" Integer "Cores";
@@ -144,7 +145,7 @@ pub static MANAGED_SCOPE: Label<Row> = Label {
         "vmid_min" Integer "The first number";
         "vmid_max" Integer "The last number";
         "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
-        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `destroy`";
+        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
         "max_deletes" Integer "How many guests one plan may delete; null is 0";
         "max_restarts" Integer "How many guests one plan may restart or stop; null leaves that to the estate's limit";
         "paused" Boolean "Nothing may be done there now";
@@ -199,7 +200,7 @@ pub static PLAN_OP: Label<Row> = Label {
         "uid" Text "The desired guest";
         "vmid" Integer "Its number";
         "node" Text "The node that is asked";
-        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `destroy`";
+        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
         "effect" Text "What it does to the guest while it runs";
         "reversible" Boolean "Another plan can bring back what was";
         "reasons" TextList "The fields that differ";

@@ -183,8 +183,14 @@ fn snapshots_bring_back_the_old_configuration() {
     assert_eq!(task(&world, "POST", &format!("{VM}/snapshot"), &[("snapname", "one")]), "OK");
     let taken = task(&world, "POST", &format!("{VM}/snapshot"), &[("snapname", "one")]);
     assert_eq!(taken, "snapshot name 'one' already used");
-    ok(&world, "PUT", &format!("{VM}/config"), &[("tags", "later"), ("cores", "8")]);
+    ok(
+        &world,
+        "PUT",
+        &format!("{VM}/config"),
+        &[("tags", "later"), ("cores", "8"), ("description", "stays")],
+    );
     assert_eq!(task(&world, "POST", &format!("{VM}/snapshot/one/rollback"), &[]), "OK");
+    assert_eq!(config(&world)["description"], "stays");
     assert_eq!((&config(&world)["tags"], &config(&world)["cores"]), (&json!("prod"), &json!(1)));
     let template = refused(&world, "POST", &format!("{VM}/template"), &[]);
     assert_eq!(template, (500, "unable to create template, because VM contains snapshots".to_owned()));

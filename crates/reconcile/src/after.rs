@@ -66,7 +66,13 @@ pub fn estate(live: &Live, desired: &Desired, plan: &Plan) -> Estate {
                     put(name, value);
                 }
             }
-            Action::Mark | Action::Grow | Action::Move | Action::Destroy => {}
+            Action::Template => put("template", json!(true)),
+            Action::Mark
+            | Action::Grow
+            | Action::Move
+            | Action::Snapshot
+            | Action::Rollback
+            | Action::Destroy => {}
         }
     }
     let nodes = live

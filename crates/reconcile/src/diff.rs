@@ -150,6 +150,9 @@ pub fn diff(
     if let Some(state) = guest.state.filter(|state| state.as_str() != live.status) {
         found("state".to_owned(), Some(live.status.clone()), Some(state.as_str().to_owned()), Class::Drift);
     }
+    if guest.template && live.config.get("template").is_none_or(|value| value != "1") {
+        found("template".to_owned(), None, Some("1".to_owned()), Class::Drift);
+    }
     if guest.cipassword.is_some() && !live.config.contains_key("cipassword") {
         found("cipassword".to_owned(), None, Some("(a secret)".to_owned()), Class::Drift);
     }

@@ -44,6 +44,7 @@ pub fn guest_as_desired(live: &LiveGuest, omit: Omit) -> (Guest, Vec<String>) {
             _ => None,
         };
     }
+    guest.template = live.config.get("template").is_some_and(|value| value == "1");
     for key in live.config.keys() {
         let Some(option) = find(live.kind, key) else {
             left_out.push(format!("`{key}` is an option that this program does not know"));

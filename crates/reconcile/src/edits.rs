@@ -137,6 +137,7 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("local_disks", Some(guest.local_disks.as_str().to_owned()));
     put("shutdown", Some(guest.shutdown.as_str().to_owned()));
     put("tombstone", Some(guest.tombstone.to_string()));
+    put("template", guest.template.then(|| "true".to_owned()));
     put("unset", list(&guest.unset));
     put("depends_on", list(&guest.depends_on));
     put("anti_affinity", list(&guest.anti_affinity));

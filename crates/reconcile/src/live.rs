@@ -189,6 +189,8 @@ pub struct Live {
     pub storages: BTreeMap<String, BTreeSet<String>>,
     /// The storages that are the same on all nodes.
     pub shared: BTreeSet<String>,
+    /// Types of storages by name, where they are told.
+    pub storage_types: BTreeMap<String, String>,
     permissions: Permissions,
 }
 
@@ -260,6 +262,9 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
                 continue;
             }
             Resource::Storage(storage) => {
+                if let Some(kind) = &storage.plugintype {
+                    live.storage_types.insert(storage.storage.clone(), kind.clone());
+                }
                 if storage.shared.unwrap_or_default() {
                     live.shared.insert(storage.storage.clone());
                 }
@@ -345,6 +350,37 @@ pub async fn bridges(client: &PveClient, node: &str) -> Result<BTreeSet<String>,
     let answer = client.get(&path).await?;
     let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(rows.iter().filter_map(|row| row.get("iface")?.as_str().map(str::to_owned)).collect())
+}
+
+/// A snapshot that a guest has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// When it was taken, in epoch seconds.
+    pub time: Option<i64>,
+    /// It holds the machine's memory.
+    pub with_memory: bool,
+}
+
+/// The snapshots of a guest, the oldest first.
+///
+/// # Errors
+/// The request's.
+pub async fn snapshots(client: &PveClient, guest: &LiveGuest) -> Result<Vec<Snapshot>, ApiError> {
+    let path = guest_path("list snapshots", guest.kind, &guest.node, guest.vmid).fixed("snapshot");
+    let answer = client.get(&path).await?;
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut all: Vec<Snapshot> = rows
+        .iter()
+        .filter_map(|row| {
+            let name = row.get("name")?.as_str().filter(|name| *name != "current")?.to_owned();
+            let with_memory = row.get("vmstate").is_some_and(|value| text(value) == "1");
+            Some(Snapshot { name, time: row.get("snaptime").and_then(Value::as_i64), with_memory })
+        })
+        .collect();
+    all.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
+    Ok(all)
 }
 
 /// The options of a guest's snapshot; nothing where there is no such snapshot.

@@ -27,14 +27,14 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A scope in which everything but deletions may be done.
+    /// A scope in which everything may be done that can be brought back: no deletions, no templates, and no going back to snapshots.
     pub fn new(name: impl Into<String>, vmid_min: i64, vmid_max: i64) -> Self {
         Self {
             name: name.into(),
             vmid_min,
             vmid_max,
             pool: None,
-            allow: Action::ALL.into_iter().filter(|action| *action != Action::Destroy).collect(),
+            allow: Action::ALL.into_iter().filter(|action| !action.is_final()).collect(),
             max_deletes: 0,
             max_restarts: None,
             paused: false,

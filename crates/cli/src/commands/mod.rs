@@ -18,6 +18,7 @@ pub mod reset;
 pub mod rollback;
 pub mod scope;
 pub mod seed;
+mod snapshot;
 pub mod sync;
 pub mod why;
 
@@ -159,6 +160,9 @@ pub enum Command {
     /// Cypher that is asked about each plan, and may veto it
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Plan to take a snapshot of a guest, or to take it back to one
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Carry out a plan
     Apply(apply::Apply),
     /// Go on with a run that was cut off or paused
@@ -206,6 +210,7 @@ impl Command {
             Self::Approve(command) => command.run(global),
             Self::Scope(command) => command.run(global),
             Self::Policy(command) => command.run(global),
+            Self::Snapshot(command) => command.run(global),
             Self::Apply(command) => command.run(global),
             Self::Rollback(command) => command.run(global),
             Self::Resume(command) => command.run(global),

@@ -290,14 +290,15 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
 const AT_ONCE: usize = 64;
 
 /// Whether the cluster can be written to; a standalone node always can.
-async fn quorate(client: &PveClient) -> bool {
+pub async fn quorate(client: &PveClient) -> bool {
     live::quorate(client).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the cluster's quorum is not known");
         false
     })
 }
 
-fn report(plan: &Plan, not_managed: Vec<String>) -> Report {
+/// A plan as it is shown.
+pub fn report(plan: &Plan, not_managed: Vec<String>) -> Report {
     let columns = ["number", "uid", "vmid", "action", "effect", "blast", "why"].map(str::to_owned).to_vec();
     let rows = plan
         .operations

@@ -24,7 +24,8 @@ pub enum ScopeCommand {
     List(OfCluster),
     /// Make a scope, or change one: what is not given stays
     #[command(after_help = "\
-A guest is touched only where its number lies in a scope. A new scope allows everything but `destroy`, and no deletions.
+A guest is touched only where its number lies in a scope. A new scope allows everything but `rollback`, `template` and \
+`destroy`, and no deletions.
 
 Examples:
   pvegraph scope set lab --vmids 100-199
@@ -57,7 +58,7 @@ pub struct Set {
     #[arg(long)]
     pool: Option<String>,
 
-    /// What may be done there: create, grow, move, configure, migrate, power, destroy
+    /// What may be done there: create, grow, move, configure, migrate, power, snapshot, rollback, template, destroy
     #[arg(long, value_name = "ACTIONS", value_delimiter = ',', value_parser = action)]
     allow: Option<Vec<Action>>,
 

@@ -1,6 +1,7 @@
 //! Snapshots of guests: taken, gone back to, removed.
 
 use super::{Log, Outcome, check_lock};
+use crate::world::config::is_numbered;
 use crate::world::state::{Guest, Power, Snapshot, State, Work};
 
 /// Whether a guest's disks can be snapshotted: images of files must be qcow2, some storages cannot at all.
@@ -87,7 +88,7 @@ pub(super) fn begin_snapshot_change(state: &State, work: &Work) -> Outcome {
     Ok(())
 }
 
-/// Rolling back brings the old configuration, and starts the VM if the snapshot holds its memory.
+/// Rolling back brings the old configuration but for description and unused disks, which stay, and starts the VM if the snapshot holds its memory.
 pub(super) fn rollback(state: &mut State, work: &Work) -> Outcome {
     let Some(guest) = state.guests.get_mut(&work.vmid()) else { return Err(super::missing(state, work)) };
     let name = work.text("snapname");
@@ -95,7 +96,16 @@ pub(super) fn rollback(state: &mut State, work: &Work) -> Outcome {
         return Err(format!("snapshot '{name}' does not exist"));
     };
     let with_memory = snapshot.with_memory;
-    if let Some(config) = snapshot.config.clone() {
+    if let Some(mut config) = snapshot.config.clone() {
+        let stays = |key: &str| key == "description" || is_numbered(key, "unused");
+        let old: Vec<String> =
+            config.iter().map(|(key, _)| key.to_owned()).filter(|key| stays(key)).collect();
+        for key in &old {
+            config.remove(key);
+        }
+        for (key, value) in guest.config.iter().filter(|(key, _)| stays(key)) {
+            config.set(key.to_owned(), value.clone());
+        }
         guest.config = config;
         for key in ["vmstate", "runningmachine", "runningcpu"] {
             guest.config.remove(key);

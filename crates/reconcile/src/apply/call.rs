@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, migrated, moves, target, task_kinds, to_revert};
+use super::conditions::{After, after, before, looks, migrated, renames, target, task_kinds, to_revert};
 use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
 use super::look::{Look, look};
@@ -567,12 +567,11 @@ impl Sending<'_, '_> {
             }
             Ok(Some(seen)) => {
                 let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
-                let same = match self.operation.kind {
-                    // Its root volume is what tells it from others, and may have another name now.
-                    GuestType::Lxc if to.is_some() || moves(self.request) == Some("rootfs") => {
-                        seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
-                    }
-                    _ => bound.is_none() || seen.guest.fingerprint() == bound,
+                // Its root volume is what tells a container from others, and may have another name now.
+                let same = if renames(self.operation, self.request) {
+                    seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
+                } else {
+                    bound.is_none() || seen.guest.fingerprint() == bound
                 };
                 if !makes && !same {
                     return Err("identity conflict: another guest has this number now".to_owned());
@@ -686,10 +685,11 @@ impl Sending<'_, '_> {
         seen: Option<&Look>,
     ) -> Result<Known, LinesError> {
         let mut found = seen.map(Look::found).unwrap_or_default();
-        let restarts = self.request.path.contains("/status/");
-        // Volumes that are copied may get other names.
-        let moves = target(self.request).is_some();
-        if let Some(seen) = seen.filter(|_| !restarts && !moves)
+        // A rollback brings back all options, and volumes that are copied or become a template's have other names.
+        let path = &self.request.path;
+        let restarts = ["/rollback", "/template", "/migrate"].iter().any(|end| path.ends_with(end))
+            || path.contains("/status/");
+        if let Some(seen) = seen.filter(|_| !restarts)
             && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
         {
             tracing::warn!(

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use pve_client::Size;
-use pvegraph_inventory::ClusterId;
+use pvegraph_inventory::{ClusterId, GuestType};
 use sha2::{Digest, Sha256};
 
 use super::Patience;
@@ -80,7 +80,10 @@ pub fn before(
     }
     let request = operation.requests.get(call);
     // A restart is not undone: the guest runs before and after it.
-    let undone = |request: &Request| power(request).is_some_and(|action| action != "reboot");
+    let undone = |request: &Request| {
+        power(request).is_some_and(|action| action != "reboot")
+            || snapshot(request).is_some_and(|(_, back)| back)
+    };
     if look.ha_managed && request.is_some_and(undone) {
         return refuse("ha", "high availability manages it, which would undo this: set its HA state");
     }
@@ -166,6 +169,8 @@ fn last_part(request: &Request) -> &str {
 pub fn is_known(request: &Request) -> bool {
     makes(request).is_some()
         || moves(request).is_some()
+        || snapshot(request).is_some()
+        || converts(request)
         || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
@@ -179,6 +184,15 @@ pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
     match makes(request).map(|made| made.source) {
         Some(None) => return vec![of("create")],
         Some(Some(_)) => return vec![of("clone")],
+        None => {}
+    }
+    if converts(request) {
+        // A container is one before the call is answered.
+        return if lxc { Vec::new() } else { vec!["qmtemplate".to_owned()] };
+    }
+    match snapshot(request) {
+        Some((_, true)) => return vec![of("rollback")],
+        Some((_, false)) => return vec![of("snapshot")],
         None => {}
     }
     match (power(request), last_part(request), request.method) {
@@ -206,6 +220,15 @@ pub fn after(operation: &Operation, request: &Request, look: &Look, style: TagSt
             None if made.source.is_some() => copied(operation, request, look, style),
             None => configured(operation, request, look, style),
         };
+    }
+    if converts(request) {
+        return match look.guest.config.get("template").map(String::as_str) {
+            Some("1") => After::Holds { waiting: Vec::new(), blind: false },
+            _ => After::Not(vec!["template".to_owned()]),
+        };
+    }
+    if let Some((name, back)) = snapshot(request) {
+        return stands_on(request, look, name, back);
     }
     if let Some(action) = power(request) {
         return match action {
@@ -291,6 +314,47 @@ fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle
         true => After::Holds { waiting: Vec::new(), blind: false },
         false => After::Not(vec!["description".to_owned()]),
     }
+}
+
+/// The snapshot that a call takes, or goes back to (true).
+pub(super) fn snapshot(request: &Request) -> Option<(&str, bool)> {
+    if request.method != Method::Post {
+        return None;
+    }
+    if last_part(request) == "snapshot" {
+        return match request.set.get("snapname") {
+            Some(FormValue::Plain(name)) => Some((name, false)),
+            _ => None,
+        };
+    }
+    let (_, rest) = request.path.split_once("/snapshot/")?;
+    rest.strip_suffix("/rollback").filter(|name| !name.contains('/')).map(|name| (name, true))
+}
+
+/// A guest comes from the snapshot that was taken last, or that it went back to.
+fn stands_on(request: &Request, look: &Look, name: &str, back: bool) -> After {
+    if look.lock().is_some() {
+        return After::Not(vec!["lock".to_owned()]);
+    }
+    if look.guest.config.get("parent").map(String::as_str) != Some(name) {
+        return After::Not(vec!["snapshot".to_owned()]);
+    }
+    if request.set.contains_key("start") && look.guest.status != "running" {
+        return After::Not(vec!["state".to_owned()]);
+    }
+    // It may have come from this snapshot before: whether it went back, its task alone knows.
+    After::Holds { waiting: Vec::new(), blind: back }
+}
+
+/// Does the call make a template of the guest?
+fn converts(request: &Request) -> bool {
+    request.method == Method::Post && last_part(request) == "template"
+}
+
+/// Does the call give a container's root volume, by which it is known, another name?
+pub(super) fn renames(operation: &Operation, request: &Request) -> bool {
+    let root = moves(request) == Some("rootfs") || converts(request) || target(request).is_some();
+    operation.kind == GuestType::Lxc && root
 }
 
 /// The disk that a call moves to another storage.
@@ -442,8 +506,6 @@ pub fn to_revert(
 #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use std::collections::BTreeSet;
-
-    use pvegraph_inventory::GuestType;
 
     use super::*;
     use crate::document::SecretRef;

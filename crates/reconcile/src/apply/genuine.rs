@@ -1,6 +1,6 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
-use super::conditions::target;
+use super::conditions::{snapshot, target};
 use super::destroy::{destroys, is_narrow};
 use super::make::made;
 use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
@@ -78,8 +78,15 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         "/status/shutdown",
         "/status/reboot",
     ];
-    let migrates = rest == "/migrate" && operation.action == Action::Migrate && target(request).is_some();
-    (migrates || known.contains(&rest) || rest.is_empty() && destroys(request)).then_some(rest)
+    let of_action = match operation.action {
+        Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
+        Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
+        Action::Template => rest == "/template",
+        Action::Migrate => rest == "/migrate" && target(request).is_some(),
+        Action::Destroy => rest.is_empty() && destroys(request),
+        _ => known.contains(&rest),
+    };
+    of_action.then_some(rest)
 }
 
 #[cfg(test)]

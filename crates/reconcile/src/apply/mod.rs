@@ -436,9 +436,11 @@ impl<'a> Run<'a> {
         let state = self.state();
         let mut all: Vec<Binding> = Vec::new();
         for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
-            // A container is told by its root volume, which has another name after it was moved.
-            let binds =
-                matches!(operation.action, Action::Create | Action::Mark | Action::Move | Action::Migrate);
+            // A container is told by its root volume, which has another name after it was moved or became a template's.
+            let binds = matches!(
+                operation.action,
+                Action::Create | Action::Mark | Action::Move | Action::Migrate | Action::Template
+            );
             if !binds || !matches!(outcome, Outcome::Done { .. }) {
                 continue;
             }

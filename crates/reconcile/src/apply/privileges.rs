@@ -77,7 +77,15 @@ fn of_call(
     if destroys(request) {
         return need(&guest, &["VM.Allocate"]);
     }
+    if let Some(FormValue::Plain(volume)) = request.set.get("ostemplate")
+        && let Some((storage, _)) = volume.split_once(':')
+    {
+        need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace", "Datastore.Audit"]);
+    }
     match request.path.rsplit('/').next().unwrap_or_default() {
+        "snapshot" => need(&guest, &["VM.Snapshot"]),
+        "rollback" => need(&guest, &["VM.Snapshot", "VM.Snapshot.Rollback"]),
+        "template" => need(&guest, &["VM.Allocate"]),
         "move_disk" | "move_volume" => {
             need(&guest, &["VM.Config.Disk"]);
             if let Some(storage) = request.set.get("storage") {
@@ -189,4 +197,108 @@ pub async fn missing(client: &PveClient, needed: BTreeSet<Needed>) -> Result<Vec
         }
     }
     Ok(missing)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+    use crate::plan::Method;
+
+    fn told(kind: &str, requests: &[Request]) -> Vec<String> {
+        let operation = serde_json::from_value(serde_json::json!({
+            "number": 1, "after": [], "uid": "web", "vmid": 100, "kind": kind, "node": "pve1", "action": "create",
+            "effect": "create", "reversible": true, "fields": [], "reasons": [], "affects": [], "blast": 1,
+            "fingerprint": null, "digest": null, "pending_sha256": null, "status": null, "requests": requests,
+        }));
+        let storages = |vmid: i64| BTreeSet::from([format!("of-{vmid}")]);
+        let needs = needed(&[operation.unwrap()], &storages);
+        needs
+            .iter()
+            .map(|need| {
+                format!(
+                    "{} {}{}",
+                    need.path,
+                    need.any.join("|"),
+                    need.or.as_deref().map(|or| format!(" or {or}")).unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+
+    fn post(path: &str, set: &[(&str, &str)]) -> Request {
+        set.iter().fold(Request::new(Method::Post, path), |request, (name, value)| {
+            request.with(name, value.to_owned())
+        })
+    }
+
+    #[test]
+    fn a_new_guest_takes_what_its_options_take_in_its_pool_as_well() {
+        let set = [
+            ("vmid", "100"),
+            ("cores", "2"),
+            ("smbios1", "uuid=x"),
+            ("scsi0", "lvm:8"),
+            ("net0", "virtio,bridge=vmbr0,tag=5"),
+        ];
+        assert_eq!(
+            told("qemu", &[post("/nodes/pve1/qemu", &set)]),
+            [
+                "/sdn/zones/localnetwork/vmbr0/5 SDN.Use",
+                "/storage/lvm Datastore.AllocateSpace",
+                "/vms/100 VM.Allocate",
+                "/vms/100 VM.Audit",
+                "/vms/100 VM.Config.CPU",
+                "/vms/100 VM.Config.Disk",
+                "/vms/100 VM.Config.HWType",
+                "/vms/100 VM.Config.Network",
+            ]
+        );
+        let set =
+            [("vmid", "100"), ("pool", "lab"), ("ostemplate", "local:vztmpl/x.tar.zst"), ("password", "x")];
+        let start = post("/nodes/pve1/lxc/100/status/start", &[]);
+        assert_eq!(
+            told("lxc", &[post("/nodes/pve1/lxc", &set), start]),
+            [
+                "/storage/local Datastore.AllocateSpace|Datastore.Audit",
+                "/vms/100 VM.Allocate or /pool/lab",
+                "/vms/100 VM.Audit or /pool/lab",
+                "/vms/100 VM.PowerMgmt or /pool/lab",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_copy_takes_the_right_to_clone_and_room_where_it_comes_to_be() {
+        let clone = |set: &[(&str, &str)]| told("qemu", &[post("/nodes/pve1/qemu/9000/clone", set)]);
+        let expected = |storage: &str| {
+            [
+                format!("/storage/{storage} Datastore.AllocateSpace"),
+                "/vms/100 VM.Allocate".to_owned(),
+                "/vms/100 VM.Audit".to_owned(),
+                "/vms/9000 VM.Audit".to_owned(),
+                "/vms/9000 VM.Clone".to_owned(),
+            ]
+        };
+        assert_eq!(clone(&[("newid", "100"), ("storage", "nfs")]), expected("nfs"));
+        assert_eq!(clone(&[("newid", "100")]), expected("of-9000"));
+    }
+
+    #[test]
+    fn moves_snapshots_and_templates_take_their_own() {
+        let of = |rest: &str, set: &[(&str, &str)]| {
+            told("qemu", &[post(&format!("/nodes/pve1/qemu/100/{rest}"), set)])
+        };
+        let moved = of("move_disk", &[("disk", "scsi0"), ("storage", "nfs")]);
+        assert_eq!(
+            moved,
+            ["/storage/nfs Datastore.AllocateSpace", "/vms/100 VM.Audit", "/vms/100 VM.Config.Disk"]
+        );
+        assert_eq!(of("snapshot", &[("snapname", "x")]), ["/vms/100 VM.Audit", "/vms/100 VM.Snapshot"]);
+        assert_eq!(
+            of("snapshot/x/rollback", &[]),
+            ["/vms/100 VM.Audit", "/vms/100 VM.Snapshot|VM.Snapshot.Rollback"]
+        );
+        assert_eq!(of("template", &[]), ["/vms/100 VM.Allocate", "/vms/100 VM.Audit"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{Desired, Section};
 use crate::canonical::{Managed, find};
-use crate::document::Source;
+use crate::document::{Power, Source};
 
 /// Something wrong with a desired state: which guest, which field, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
                 }
                 Some(Managed::Yes) => {}
             }
+        }
+        if guest.template && guest.state == Some(Power::Running) {
+            tell("template", "a template never runs: remove `template`, or `state`".to_owned());
         }
         for (field, text) in clone_problems(desired, guest) {
             tell(field, text);

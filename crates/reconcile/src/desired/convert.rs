@@ -104,6 +104,7 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         local_disks: entry.local_disks,
         shutdown: entry.shutdown,
         tombstone: entry.tombstone,
+        template: entry.template,
         unset: entry.unset.clone(),
         cipassword: entry.cipassword.clone(),
         password: entry.password.clone(),

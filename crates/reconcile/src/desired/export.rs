@@ -58,6 +58,7 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         local_disks: guest.local_disks,
         shutdown: guest.shutdown,
         tombstone: guest.tombstone,
+        template: guest.template,
         unset: guest.unset.clone(),
         depends_on: guest.depends_on.clone(),
         anti_affinity: guest.anti_affinity.clone(),

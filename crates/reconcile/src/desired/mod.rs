@@ -111,6 +111,8 @@ pub struct Guest {
     pub shutdown: Shutdown,
     /// It shall be gone.
     pub tombstone: bool,
+    /// It is a template.
+    pub template: bool,
     /// Options to remove: `balloon`, `net0.tag`.
     pub unset: BTreeSet<String>,
     /// Options by PVE's names. A property string has only the options that are desired.
@@ -149,6 +151,7 @@ impl Guest {
             local_disks: LocalDisks::default(),
             shutdown: Shutdown::default(),
             tombstone: false,
+            template: false,
             unset: BTreeSet::new(),
             fields: BTreeMap::new(),
             cipassword: None,

@@ -109,6 +109,9 @@ pub struct Guest {
     /// Options to remove: `balloon`, or `net0.tag` for one option of a device.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unset: BTreeSet<String>,
+    /// It is a template. A guest becomes one for good, while it is stopped and has no snapshots.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// Guests (by `uid`) that have to run before it does.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub depends_on: BTreeSet<String>,

@@ -126,6 +126,10 @@ pub(super) fn clone(
     }
     let text = match guest.fields.get("description") {
         Some(_) => values.whole("description")?,
+        // A snapshot's text is about the snapshot.
+        None if clone.snapshot.is_some() => {
+            FormValue::Hidden(Hidden::new(Origin::Desired, "", Some(marker::trailer(cluster, &guest.uid))))
+        }
         None => {
             let text = config.get("description").map(String::as_str).unwrap_or_default();
             FormValue::Hidden(Hidden::new(Origin::Live, text, Some(marker::trailer(cluster, &guest.uid))))

@@ -112,6 +112,14 @@ pub(super) fn create(
         let why = vec!["state: stopped → running".to_owned()];
         operations.push(operation(Action::Power, Effect::Hot, vec!["state".to_owned()], why, start));
     }
+    if guest.template {
+        guard::allowed(scope, Action::Template)?;
+        let convert = Request::new(Method::Post, format!("/nodes/{node}/{kind}/{vmid}/template"));
+        let why = vec!["template: (absent) → 1".to_owned()];
+        let mut made = operation(Action::Template, Effect::Hot, vec!["template".to_owned()], why, convert);
+        made.reversible = false;
+        operations.push(made);
+    }
     Ok(operations)
 }
 

@@ -55,6 +55,7 @@ pub(super) fn action_of(guest: GuestType, field: &str) -> Action {
     match (field, field.split_once('.')) {
         ("node", _) => Action::Migrate,
         ("state", _) => Action::Power,
+        ("template", _) => Action::Template,
         (_, Some((key, "size"))) if is_disk(guest, key) => Action::Grow,
         (_, Some((key, "storage" | "format"))) if is_disk(guest, key) => Action::Move,
         _ => Action::Configure,
@@ -103,7 +104,10 @@ pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
     match action {
         Action::Create => return Effect::Create,
         Action::Destroy => return Effect::Delete,
-        Action::Mark | Action::Grow | Action::Move => return Effect::Hot,
+        Action::Mark | Action::Grow | Action::Move | Action::Snapshot | Action::Template => {
+            return Effect::Hot;
+        }
+        Action::Rollback => return Effect::Restart,
         Action::Migrate if live.status != "running" => return Effect::Hot,
         // A container can't move while it runs.
         Action::Migrate if live.kind == GuestType::Lxc => return Effect::Restart,

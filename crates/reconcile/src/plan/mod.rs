@@ -12,6 +12,7 @@ mod migrate;
 mod operations;
 mod order;
 mod request;
+mod snapshot;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ pub use guard::{FELLED_ONE_IN, MAX_FELLED};
 pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
+pub use snapshot::{Ask, snapshot_plan};
 
 use crate::canonical::TagStyle;
 use crate::desired::{Desired, Problem};
@@ -57,14 +59,30 @@ pub enum Action {
     Migrate,
     /// It is started, stopped or restarted.
     Power,
+    /// A snapshot of it is taken.
+    Snapshot,
+    /// It goes back to a snapshot.
+    Rollback,
+    /// It becomes a template.
+    Template,
     /// It is deleted.
     Destroy,
 }
 
 impl Action {
     /// What a scope can allow. Marking is allowed where configuring is.
-    pub const ALL: [Self; 7] =
-        [Self::Create, Self::Grow, Self::Move, Self::Configure, Self::Migrate, Self::Power, Self::Destroy];
+    pub const ALL: [Self; 10] = [
+        Self::Create,
+        Self::Grow,
+        Self::Move,
+        Self::Configure,
+        Self::Migrate,
+        Self::Power,
+        Self::Snapshot,
+        Self::Rollback,
+        Self::Template,
+        Self::Destroy,
+    ];
 
     /// Its word.
     pub fn as_str(self) -> &'static str {
@@ -76,8 +94,16 @@ impl Action {
             Self::Configure => "configure",
             Self::Migrate => "migrate",
             Self::Power => "power",
+            Self::Snapshot => "snapshot",
+            Self::Rollback => "rollback",
+            Self::Template => "template",
             Self::Destroy => "destroy",
         }
+    }
+
+    /// Can nothing bring back what was? A scope allows it only where it is told so.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Rollback | Self::Template | Self::Destroy)
     }
 
     /// What a scope allows by this word.
@@ -191,6 +217,35 @@ impl std::fmt::Display for Remark {
 }
 
 impl Plan {
+    /// A plan of nothing.
+    fn empty(input: &Input<'_>) -> Self {
+        Self {
+            cluster: input.desired.cluster.to_string(),
+            generation: input.generation,
+            desired_sha256: input.desired.sha256(),
+            made_at: input.now,
+            expires_at: input.now + VALID_SECONDS,
+            operations: Vec::new(),
+            blocked: Vec::new(),
+            postponed: Vec::new(),
+            warnings: Vec::new(),
+            policies: BTreeMap::new(),
+            observed: Vec::new(),
+            restarts: 0,
+            deletes: 0,
+            blast: 0,
+        }
+    }
+
+    /// Would something be lost for good, so that somebody has to agree to it?
+    pub fn loses(&self) -> bool {
+        let is = |operation: &Operation| {
+            operation.effect == Effect::Delete
+                || matches!(operation.action, Action::Destroy | Action::Rollback)
+        };
+        self.deletes > 0 || self.operations.iter().any(is)
+    }
+
     /// Nothing would be done, and nothing forbids it.
     pub fn noop(&self) -> bool {
         self.operations.is_empty() && self.blocked.is_empty()
@@ -220,6 +275,8 @@ pub struct Around {
     pub shared: Option<BTreeSet<String>>,
     /// The options of snapshots that are copied, by number and name: nothing for one that is not there; one that could not be read is absent.
     pub snapshots: BTreeMap<(i64, String), Option<BTreeMap<String, String>>>,
+    /// Types of storages by name, where they are known: `zfspool`.
+    pub storage_types: BTreeMap<String, String>,
     /// Bridges by node, likewise.
     pub bridges: BTreeMap<String, BTreeSet<String>>,
     /// Templates of containers by node, likewise.
@@ -255,6 +312,7 @@ impl Around {
             nodes: live.nodes.iter().map(|(name, node)| (name.clone(), node.online)).collect(),
             storages: live.storages.clone(),
             shared: Some(live.shared.clone()),
+            storage_types: live.storage_types.clone(),
             style: live.style,
             ..Self::default()
         }
@@ -297,22 +355,7 @@ pub struct Input<'a> {
 
 /// Makes the plan.
 pub fn plan(input: &Input<'_>) -> Plan {
-    let mut plan = Plan {
-        cluster: input.desired.cluster.to_string(),
-        generation: input.generation,
-        desired_sha256: input.desired.sha256(),
-        made_at: input.now,
-        expires_at: input.now + VALID_SECONDS,
-        operations: Vec::new(),
-        blocked: Vec::new(),
-        postponed: Vec::new(),
-        warnings: Vec::new(),
-        policies: BTreeMap::new(),
-        observed: Vec::new(),
-        restarts: 0,
-        deletes: 0,
-        blast: 0,
-    };
+    let mut plan = Plan::empty(input);
     if input.desired.guests.is_empty() {
         let text = "nothing is desired: an empty estate is never applied; import a document or adopt guests";
         plan.blocked.push(Problem::new("the estate", "guests", text).into());

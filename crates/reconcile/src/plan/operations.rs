@@ -236,6 +236,7 @@ impl One<'_> {
             Action::Move => self.moved(changes)?,
             Action::Migrate => vec![self.migrate()?],
             Action::Power => vec![self.power()?],
+            Action::Template => vec![self.template()?],
             _ => {
                 let mut requests = vec![self.configure(changes)?];
                 if effect == Effect::Restart {
@@ -247,7 +248,8 @@ impl One<'_> {
         let mut operation = self.made(action, effect, changes, requests);
         // What a secret was is not known.
         let secret = |change: &&Change| change.field == "cipassword";
-        operation.reversible = action != Action::Grow && !changes.iter().any(secret);
+        operation.reversible =
+            !matches!(action, Action::Grow | Action::Template) && !changes.iter().any(secret);
         if action == Action::Power {
             operation.node = self.place().to_owned();
         }
@@ -319,6 +321,22 @@ impl One<'_> {
             }
         }
         Ok(request)
+    }
+
+    fn template(&self) -> Result<Request, Forbidden> {
+        let forbidden = |text: &str| Err(("template".to_owned(), text.to_owned()));
+        if self.live.status != "stopped" {
+            return forbidden(
+                "it runs, and only stopped guests become templates: stop it first, and plan again",
+            );
+        }
+        if self.live.config.contains_key("parent") {
+            return forbidden("it has snapshots, which a template can't have: remove them first");
+        }
+        if self.live.ha.is_some() {
+            return forbidden("high availability manages it: take it out of that first");
+        }
+        Ok(Request::new(Method::Post, self.path("/template")))
     }
 
     fn power(&self) -> Result<Request, Forbidden> {

@@ -71,6 +71,7 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         ("local_disks", json!(guest.local_disks.as_str())),
         ("shutdown", json!(guest.shutdown.as_str())),
         ("tombstone", json!(guest.tombstone)),
+        ("template", json!(guest.template)),
         ("unset", list(&mut guest.unset.iter())),
         ("options", list(&mut options.iter())),
         ("cipassword_ref", json!(guest.cipassword.as_ref().map(ToString::to_string))),
@@ -174,6 +175,7 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
     guest.node = text(row, "node").or_else(|| text(row, "pinned"));
     guest.protected = flag(row, "protected");
     guest.tombstone = flag(row, "tombstone");
+    guest.template = flag(row, "template");
     guest.unset = texts(row, "unset");
     guest.depends_on = texts(row, "depends_on");
     guest.anti_affinity = texts(row, "anti_affinity");

@@ -7,8 +7,8 @@ use pvegraph_reconcile::canonical::TagStyle;
 use pvegraph_reconcile::desired::{Desired, from_document};
 use pvegraph_reconcile::diff::{self, GuestDiff};
 use pvegraph_reconcile::document::{Form, read};
-use pvegraph_reconcile::live::LiveGuest;
-use pvegraph_reconcile::plan::{Around, Consent, Input, Pending, Plan, plan};
+use pvegraph_reconcile::live::{LiveGuest, Snapshot};
+use pvegraph_reconcile::plan::{Around, Ask, Consent, Input, Pending, Plan, plan, snapshot_plan};
 use pvegraph_reconcile::scope::Scope;
 use pvegraph_reconcile::stored::Binding;
 use serde_json::{Value, json};
@@ -142,6 +142,27 @@ impl Estate {
             consent: &self.consent,
             now: 1_000,
         })
+    }
+}
+
+impl Estate {
+    /// The plan of a snapshot of `vm-100`.
+    pub fn snapshot(&self, taken: &[Snapshot], ask: &Ask) -> Plan {
+        let live: BTreeMap<i64, LiveGuest> =
+            self.guests.iter().map(|guest| (guest.vmid, guest.clone())).collect();
+        let input = Input {
+            desired: &self.desired,
+            generation: 1,
+            bindings: &self.bindings,
+            scopes: &self.scopes,
+            live: &live,
+            diffs: &[],
+            unread: &BTreeMap::new(),
+            around: &self.around,
+            consent: &self.consent,
+            now: 1_000,
+        };
+        snapshot_plan(&input, &self.desired.guests["vm-100"], taken, ask)
     }
 }
 

@@ -9,3 +9,4 @@ mod guards;
 mod operations;
 mod properties;
 mod requests;
+mod snapshots;

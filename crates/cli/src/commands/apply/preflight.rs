@@ -144,11 +144,11 @@ pub async fn approver(
         (Ok(()), None) => "the plan is not approved: `pvegraph approve FILE`".to_owned(),
         (Err(why), _) => why.to_string(),
     };
-    if auto && scope::deleted(&plan.operations, |_| true) == 0 {
+    if auto && !plan.loses() {
         return Ok(Ok((NOBODY.to_owned(), plan.expires_at)));
     }
     let mend = if auto {
-        "a plan that deletes guests is not for --auto-approve"
+        "a plan that deletes guests, or takes one back to a snapshot, is not for --auto-approve"
     } else {
         "or add --auto-approve where nobody else need look at it"
     };
