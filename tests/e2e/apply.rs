@@ -8,6 +8,7 @@ mod faults;
 mod hot;
 mod kills;
 mod life;
+mod lost;
 mod make;
 mod snapshots;
 

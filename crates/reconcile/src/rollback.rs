@@ -115,11 +115,9 @@ fn irreversible(action: Action) -> Option<&'static str> {
         Action::Create => Some("it was made: desire its deletion (`tombstone`), which needs every key"),
         Action::Grow => Some("a volume became larger, and volumes don't shrink"),
         Action::Mark | Action::Move | Action::Configure | Action::Migrate | Action::Power => None,
-        #[allow(
-            unreachable_patterns,
-            reason = "further kinds of operation have no way back until one is written"
-        )]
-        _ => Some("there is no way back for what was done to it"),
+        Action::Template => Some("it became a template, and is no guest again"),
+        Action::Snapshot => Some("a snapshot was taken, and stays"),
+        Action::Rollback => Some("it was taken back to a snapshot, and what it had since is lost"),
     }
 }
 

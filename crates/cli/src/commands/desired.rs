@@ -104,8 +104,18 @@ impl Import {
         let holder = lock.as_ref().map(HostLock::holder);
         ensure_migrated(&*store, holder.as_ref()).await?;
         let named = document.plugins.proxmox.cluster.as_ref().and_then(|section| section.name.clone());
+        let given = self.cluster.is_some();
         let id = cluster(&*store, settings, self.cluster, named).await?;
-        let wanted = desired_of(&self.file, document, &id)?;
+        let mut document = document.clone();
+        if let Some(name) =
+            document.plugins.proxmox.cluster.as_mut().and_then(|section| section.name.as_mut())
+            && given
+            && name != id.as_str()
+        {
+            tracing::warn!("the document is about the cluster {name:?}, and is imported for {id}");
+            *name = id.to_string();
+        }
+        let wanted = desired_of(&self.file, &document, &id)?;
         let inventory = stored::inventory(&*store, &id).await?;
         let from = stored::read(&*store, &id).await?;
         let to = merged(&from.desired, &wanted, self.prune);

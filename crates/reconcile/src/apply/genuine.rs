@@ -91,8 +91,9 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
         Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
         Action::Template => rest == "/template",
-        Action::Migrate => rest == "/migrate" && target(request).is_some() || known.contains(&rest),
-        _ => known.contains(&rest) || rest.is_empty() && destroys(request),
+        Action::Migrate => rest == "/migrate" && target(request).is_some(),
+        Action::Destroy => rest.is_empty() && destroys(request),
+        _ => known.contains(&rest),
     };
     of_action.then_some(rest)
 }

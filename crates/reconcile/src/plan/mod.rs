@@ -34,7 +34,7 @@ use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
 use crate::rollback::Was;
-use crate::scope::{self, Scope};
+use crate::scope::Scope;
 use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
 
@@ -239,8 +239,11 @@ impl Plan {
 
     /// Would something be lost for good, so that somebody has to agree to it?
     pub fn loses(&self) -> bool {
-        let deletes = scope::deleted(&self.operations, |_| true) > 0;
-        deletes || self.operations.iter().any(|operation| operation.action == Action::Rollback)
+        let is = |operation: &Operation| {
+            operation.effect == Effect::Delete
+                || matches!(operation.action, Action::Destroy | Action::Rollback)
+        };
+        self.deletes > 0 || self.operations.iter().any(is)
     }
 
     /// Nothing would be done, and nothing forbids it.

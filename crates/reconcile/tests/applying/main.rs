@@ -6,5 +6,6 @@
 mod destroy;
 mod migrate;
 mod power;
+mod properties;
 mod rig;
 mod rollback;
