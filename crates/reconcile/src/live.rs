@@ -429,8 +429,12 @@ pub async fn migration(
     let list = |key: &str| answer.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let is = |row: &Value, key: &str| row.get(key).is_some_and(|value| text(value) == "1");
     let words = |rows: &[Value]| -> Vec<String> { rows.iter().map(text).collect() };
+    // A cloud-init image is made anew where the guest goes.
+    let image = format!("vm-{}-cloudinit", guest.vmid);
+    let generated =
+        |row: &&Value| row.get("volid").and_then(Value::as_str).is_some_and(|volume| volume.contains(&image));
     let (media, disks): (Vec<&Value>, Vec<&Value>) =
-        list("local_disks").iter().partition(|row| is(row, "cdrom"));
+        list("local_disks").iter().filter(|row| !generated(row)).partition(|row| is(row, "cdrom"));
     let mut ties = words(list("local_resources"));
     ties.extend(media.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)));
     let allowed = answer.get("allowed_nodes").map(|_| words(list("allowed_nodes")).into_iter().collect());

@@ -34,6 +34,7 @@ pub fn reverse(
     let mut back = desired.clone();
     back.guests.values_mut().for_each(|guest| *guest = nothing_of(guest));
     let mut left = Vec::new();
+    let mut restored = BTreeSet::new();
     let none = Pending::new();
     for operation in plan.operations.iter().filter(|operation| done.contains(&operation.number)) {
         let subject = format!("{} (guest {})", operation.uid, operation.vmid);
@@ -60,10 +61,16 @@ pub fn reverse(
             let was =
                 operation.before.get(field).ok_or("what it was is not kept: it is free text, or a secret");
             match was.and_then(|was| restore(guest, has, waits, field, was, style)) {
-                Ok(()) => {}
+                Ok(()) => {
+                    restored.insert(operation.uid.clone());
+                }
                 Err(why) => leave(field, why),
             }
         }
+    }
+    // Of the others nothing is desired, not even that they are there.
+    for guest in back.guests.values_mut().filter(|guest| !restored.contains(&guest.uid)) {
+        guest.policy = Policy::Observe;
     }
     left.sort_by(|a: &Remark, b: &Remark| (&a.subject, &a.field).cmp(&(&b.subject, &b.field)));
     Reverse { desired: back, left }

@@ -16,9 +16,11 @@ const STAMPS: [&str; 3] = ["firstseen", "lastupdated", "stale_since"];
 const NODES: &str = "MATCH (n) WHERE NOT n:ProxmoxSyncRun AND NOT n:PvegraphMigration AND NOT n:PvegraphLease \
                      RETURN labels(n) AS labels, properties(n) AS it";
 
+/// Of the ends their keys alone: a large estate's whole properties would be read many times over.
 const RELATIONSHIPS: &str = "MATCH (a)-[r]->(b) WHERE NOT a:ProxmoxSyncRun AND NOT b:ProxmoxSyncRun \
-                             RETURN type(r) AS type, properties(r) AS it, labels(a) AS a_labels, properties(a) AS a, \
-                             labels(b) AS b_labels, properties(b) AS b";
+                             RETURN type(r) AS type, properties(r) AS it, \
+                             labels(a) AS a_labels, a {.cluster_id, .name, .vmid, .disk_id, .net_id, .job_id} AS a, \
+                             labels(b) AS b_labels, b {.cluster_id, .name, .vmid, .disk_id, .net_id, .job_id} AS b";
 
 /// A node's label and its key in that label. The cluster is left out: there is one.
 fn name(labels: &Value, properties: &Value) -> (String, String) {
@@ -29,6 +31,7 @@ fn name(labels: &Value, properties: &Value) -> (String, String) {
     let key = key_of(label);
     let parts: Vec<String> =
         key.iter().filter(|name| **name != "cluster_id").map(|name| text(&properties[*name])).collect();
+    assert!(!parts.iter().any(|part| part == "null"), "a node without its key: {labels:?} {properties}");
     let key = if parts.is_empty() { text(&properties["cluster_id"]) } else { parts.join(":") };
     (label.to_owned(), key)
 }

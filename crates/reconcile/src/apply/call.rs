@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{After, after, before, looks, migrated, renames, target, task_kinds, to_revert};
+use super::conditions::{
+    After, after, before, looks, migrated, moves, renames, snapshot, target, task_kinds, to_revert,
+};
 use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
 use super::look::{Look, look};
@@ -362,7 +364,12 @@ impl Sending<'_, '_> {
     /// Settles a call to which PVE has said something.
     async fn conclude(&self, before: &Found, said: Said, hidden: &Withheld) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
-        if said.is_busy() {
+        // A task of these may have done its part before it waited for a lock: the guest tells.
+        let goes_far = made(request).is_some()
+            || destroys(request)
+            || target(request).is_some()
+            || moves(request).is_some();
+        if said.is_busy() && !(goes_far && matches!(said, Said::Task(_))) {
             let reason = hidden.redacted(&said.text());
             run.progress.tell(&Happened::Busy { operation: operation.number, reason: &reason });
             run.note(Event::Busy { call: at, reason })?;
@@ -456,6 +463,7 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
+        let goes_back = matches!(snapshot(request), Some((_, true)));
         let (mut last, mut ha) = (String::new(), false);
         let mut looked = 0;
         loop {
@@ -492,7 +500,8 @@ impl Sending<'_, '_> {
                     ha = seen.ha_managed;
                     let unchanged = same(before, &seen.found());
                     match after {
-                        After::Holds { waiting, blind } if !blind || !unchanged => {
+                        // A guest may stand on the snapshot already that it is to go back to: only its task tells.
+                        After::Holds { waiting, blind } if !blind || !unchanged && !goes_back => {
                             return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
@@ -567,7 +576,6 @@ impl Sending<'_, '_> {
             }
             Ok(Some(seen)) => {
                 let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
-                // Its root volume is what tells a container from others, and may have another name now.
                 let same = if renames(self.operation, self.request) {
                     seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
                 } else {
@@ -685,11 +693,12 @@ impl Sending<'_, '_> {
         seen: Option<&Look>,
     ) -> Result<Known, LinesError> {
         let mut found = seen.map(Look::found).unwrap_or_default();
-        // A rollback brings back all options, and volumes that are copied or become a template's have other names.
+        // A rollback brings back all options; a template's volumes, and those that are copied, may have other names.
         let path = &self.request.path;
-        let restarts = ["/rollback", "/template", "/migrate"].iter().any(|end| path.ends_with(end))
-            || path.contains("/status/");
-        if let Some(seen) = seen.filter(|_| !restarts)
+        let others = path.contains("/status/")
+            || ["/rollback", "/template"].iter().any(|end| path.ends_with(end))
+            || target(self.request).is_some();
+        if let Some(seen) = seen.filter(|_| !others)
             && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
         {
             tracing::warn!(

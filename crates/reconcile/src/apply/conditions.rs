@@ -153,7 +153,7 @@ pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
     // Under high availability the task ends before the guest moves.
     if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
-    } else if power(request) == Some("reboot") {
+    } else if power(request) == Some("reboot") || matches!(snapshot(request), Some((_, true))) {
         patience.restart_looks
     } else {
         patience.looks
@@ -351,7 +351,7 @@ fn converts(request: &Request) -> bool {
     request.method == Method::Post && last_part(request) == "template"
 }
 
-/// Does the call give a container's root volume, by which it is known, another name?
+/// May the call give a container's root volume, by which it is known, another name?
 pub(super) fn renames(operation: &Operation, request: &Request) -> bool {
     let root = moves(request) == Some("rootfs") || converts(request) || target(request).is_some();
     operation.kind == GuestType::Lxc && root

@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 use pve_client::{ApiError, PveClient};
+use pvegraph_inventory::GuestType;
 
 use super::Run;
 use super::look::{Look, look};
@@ -59,8 +60,9 @@ pub(super) async fn remains(
     let Operation { kind, node, vmid, uid, fingerprint, .. } = operation;
     // What is still being deleted has a lock, and perhaps nothing else any more.
     let ours = |seen: &Look| {
-        let same =
-            seen.guest.fingerprint() == *fingerprint && seen.guest.is_signed(&run.desired.cluster, uid);
+        // A machine's UUID says enough, whatever became of its description; a root volume's name may be another guest's later.
+        let signed = || *kind == GuestType::Qemu || seen.guest.is_signed(&run.desired.cluster, uid);
+        let same = seen.guest.fingerprint() == *fingerprint && signed();
         seen.lock().is_some() || same
     };
     if let Some(seen) = look(client, *kind, node, *vmid).await? {

@@ -53,6 +53,15 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
         let Some(rest) = rest_of(operation, request) else {
             return tell(format!("{} {} is not a call of this guest's", request.method, request.path));
         };
+        let allowed: Option<&[&str]> = match rest {
+            "/move_disk" | "/move_volume" => Some(&["disk", "volume", "storage", "format", "delete"]),
+            "/migrate" => Some(&["target", "online", "restart", "with-local-disks"]),
+            _ => None,
+        };
+        let other = |allowed: &[&str]| request.set.keys().find(|name| !allowed.contains(&name.as_str()));
+        if let Some(name) = allowed.and_then(other) {
+            return tell(format!("{} {} has the parameter {name}", request.method, request.path));
+        }
         if matches!(rest, "/config" | "/resize" | "/move_disk" | "/move_volume") && !request.with_digest {
             return tell(format!("{} {} does not carry the digest", request.method, request.path));
         }
@@ -82,9 +91,8 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
         Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
         Action::Template => rest == "/template",
-        Action::Migrate => rest == "/migrate" && target(request).is_some(),
-        Action::Destroy => rest.is_empty() && destroys(request),
-        _ => known.contains(&rest),
+        Action::Migrate => rest == "/migrate" && target(request).is_some() || known.contains(&rest),
+        _ => known.contains(&rest) || rest.is_empty() && destroys(request),
     };
     of_action.then_some(rest)
 }

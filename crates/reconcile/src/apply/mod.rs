@@ -441,7 +441,10 @@ impl<'a> Run<'a> {
                 operation.action,
                 Action::Create | Action::Mark | Action::Move | Action::Migrate | Action::Template
             );
-            if !binds || !matches!(outcome, Outcome::Done { .. }) {
+            // What was renamed by a call that is verified stays so, whatever became of the others.
+            let renamed = matches!(operation.action, Action::Move | Action::Migrate | Action::Template)
+                && state.last.contains_key(&operation.vmid);
+            if !binds || !(renamed || matches!(outcome, Outcome::Done { .. })) {
                 continue;
             }
             let found = state.last.get(&operation.vmid).and_then(|found| found.fingerprint.clone());
@@ -478,7 +481,8 @@ impl<'a> Run<'a> {
             uid,
             kind,
             vmid,
-            fingerprint: None,
+            // A machine that is made from scratch has the UUID that the plan gave it.
+            fingerprint: operation.fingerprint.clone(),
             last_applied: None,
             reserved_by: Some(run),
             destroyed_at: None,

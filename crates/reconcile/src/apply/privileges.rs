@@ -74,13 +74,15 @@ fn of_call(
             }
         }
     }
-    if destroys(request) {
-        return need(&guest, &["VM.Allocate"]);
-    }
     if let Some(FormValue::Plain(volume)) = request.set.get("ostemplate")
         && let Some((storage, _)) = volume.split_once(':')
     {
         need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace", "Datastore.Audit"]);
+    }
+    if destroys(request) {
+        // What is allowed at the guest alone goes with it, and nobody could see then that it is gone.
+        need("/vms", &["VM.Audit"]);
+        return need(&guest, &["VM.Allocate"]);
     }
     match request.path.rsplit('/').next().unwrap_or_default() {
         "snapshot" => need(&guest, &["VM.Snapshot"]),

@@ -3,11 +3,11 @@
 use pve_client::ApiError;
 
 use super::Run;
-use super::conditions::target;
+use super::conditions::{snapshot, target};
 use super::destroy::destroys;
 use super::look::Look;
 use crate::live;
-use crate::plan::{Operation, Request, migration_forbidden};
+use crate::plan::{Operation, Request, is_protected, migration_forbidden};
 
 impl Run<'_> {
     /// Says whether what the plan found out by questions of its own still holds: the field, and the mend.
@@ -23,8 +23,20 @@ impl Run<'_> {
         match target(request) {
             Some(target) => self.may_migrate(operation, target, seen).await,
             None if destroys(request) => self.may_destroy(operation, seen).await,
+            None if matches!(snapshot(request), Some((_, true))) => Ok(self.may_go_back(operation, seen)),
             None => Ok(Ok(())),
         }
+    }
+
+    fn may_go_back(&self, operation: &Operation, seen: &Look) -> Result<(), String> {
+        let Operation { uid, vmid, .. } = operation;
+        let ours = self.desired.guests.get(uid).is_some_and(|guest| is_protected(guest, &seen.guest));
+        if ours {
+            return Err(format!(
+                "{uid} (guest {vmid}): `protected`: it is protected since: take that away, and plan again"
+            ));
+        }
+        Ok(())
     }
 
     async fn may_migrate(

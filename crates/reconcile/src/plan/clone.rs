@@ -83,6 +83,12 @@ pub(super) fn clone(
 ) -> Result<Vec<Operation>, Forbidden> {
     let config = copied_config(input, clone, source)?;
     let is_template = source.config.get("template").is_some_and(|value| value == "1");
+    if let Some(Canonical::Map(map)) = guest.fields.get("smbios1")
+        && map.contains_key("uuid")
+    {
+        let text = "a copy's UUID is what Proxmox VE gives it, and what tells it from other guests: leave `uuid` out";
+        return forbidden("smbios1.uuid", text);
+    }
     let linked = clone.full.map_or(is_template, |full| !full);
     if linked && !is_template {
         let text = format!(
@@ -90,6 +96,22 @@ pub(super) fn clone(
             source.vmid
         );
         return forbidden("clone.full", text);
+    }
+    let is_container = source.kind == GuestType::Lxc;
+    if !linked && is_container && clone.snapshot.is_none() && source.status != "stopped" {
+        let text = format!(
+            "the container {} runs, and is copied only while it is stopped, or from a `snapshot`",
+            source.vmid
+        );
+        return forbidden("clone.from", text);
+    }
+    let is_bind = |(key, value): (&String, &String)| key.starts_with("mp") && value.starts_with('/');
+    if let Some((key, _)) = config.iter().find(|(key, value)| is_container && is_bind((key, value))) {
+        let text = format!(
+            "{key} of the container {} is a directory of its node: copies can't have it",
+            source.vmid
+        );
+        return forbidden("clone.from", text);
     }
     if linked && clone.storage.is_some() {
         return forbidden(
@@ -179,6 +201,31 @@ pub(super) fn clone(
         operation.status = None;
     }
     Ok(operations)
+}
+
+/// A copy that broke off may lack disks of its source: new and empty ones in their place are not what is desired.
+pub(super) fn whole(
+    input: &Input<'_>,
+    clone: &CloneOf,
+    guest: &Guest,
+    live: &LiveGuest,
+) -> Result<(), Forbidden> {
+    let config = copied_config(input, clone, source(input, clone, guest)?)?;
+    let disk = |key: &&String| is_disk(guest.kind, key) && !key.starts_with("unused");
+    match config
+        .keys()
+        .filter(disk)
+        .find(|key| !live.config.contains_key(*key) && !guest.unset.contains(*key))
+    {
+        Some(key) => forbidden(
+            key,
+            format!(
+                "the copy broke off before it had this disk: delete the guest {} at Proxmox VE, and plan again to copy it anew",
+                live.vmid
+            ),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// The options that are copied: the guest's, or its snapshot's.

@@ -130,7 +130,7 @@ pub(super) fn locked(live: &LiveGuest) -> Result<(), Forbidden> {
 }
 
 /// Neither the guest nor its disks may go.
-pub(super) fn protected(guest: &Guest, live: &LiveGuest) -> bool {
+pub fn protected(guest: &Guest, live: &LiveGuest) -> bool {
     guest.protected || live.config.get("protection").is_some_and(|value| value == "1")
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use effect::Effect;
 pub use file::{FileError, VERSION, canonical_json};
-pub use guard::{FELLED_ONE_IN, MAX_FELLED};
+pub use guard::{FELLED_ONE_IN, MAX_FELLED, protected as is_protected};
 pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
@@ -34,7 +34,7 @@ use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
 use crate::rollback::Was;
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
 
@@ -239,11 +239,8 @@ impl Plan {
 
     /// Would something be lost for good, so that somebody has to agree to it?
     pub fn loses(&self) -> bool {
-        let is = |operation: &Operation| {
-            operation.effect == Effect::Delete
-                || matches!(operation.action, Action::Destroy | Action::Rollback)
-        };
-        self.deletes > 0 || self.operations.iter().any(is)
+        let deletes = scope::deleted(&self.operations, |_| true) > 0;
+        deletes || self.operations.iter().any(|operation| operation.action == Action::Rollback)
     }
 
     /// Nothing would be done, and nothing forbids it.

@@ -57,6 +57,9 @@ pub(super) fn of(
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
     let made_by = guard::reserved(bound_to(input.bindings, &guest.uid));
     let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();
+    if let Some(of) = guest.clone_of.as_ref().filter(|_| made_by.is_some()) {
+        super::clone::whole(input, of, guest, live)?;
+    }
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
     let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";
@@ -284,6 +287,10 @@ impl One<'_> {
                 let text = "a container's volume moves only while it is stopped: stop it first";
                 return Err((format!("{key}.storage"), text.to_owned()));
             }
+            if key == "tpmstate0" && self.live.status != "stopped" {
+                let text = "a TPM's state moves only while the machine is stopped: stop it first";
+                return Err((format!("{key}.storage"), text.to_owned()));
+            }
             known::option(self.input.around, self.guest, key, &self.live.node)?;
             let Some(Canonical::Map(wanted)) = self.guest.fields.get(key) else { continue };
             let has = self.live.option(key, self.input.around.style);
@@ -299,7 +306,7 @@ impl One<'_> {
                 request = request.with("format", format.to_string());
             }
             // Else what was copied stays, and fills the old storage.
-            if !self.guest.protected {
+            if !guard::protected(self.guest, self.live) {
                 request = request.with("delete", "1");
             }
             requests.push(request);

@@ -13,6 +13,7 @@ use super::values::Values;
 use super::{Action, Effect, Input, Operation, Plan};
 use crate::canonical::{Canonical, is_disk};
 use crate::desired::{Guest, Problem};
+use crate::document::Policy;
 use crate::live::{LiveGuest, Snapshot};
 
 /// What is wanted.
@@ -96,6 +97,12 @@ fn operation(
             "identity conflict: the live guest is another one than was bound: look at it",
         );
     }
+    if guest.policy == Policy::Observe {
+        return forbidden("policy", "it is only observed: write `policy: manage`");
+    }
+    if guest.tombstone {
+        return forbidden("tombstone", "it shall be gone: take `tombstone` away");
+    }
     let scope = guard::keys(input, guest, live)?;
     guard::locked(live)?;
     if live.config.get("template").is_some_and(|value| value == "1") {
@@ -113,6 +120,12 @@ fn operation(
             made
         }
         Ask::Rollback { name, config } => {
+            if guard::protected(guest, live) {
+                return forbidden(
+                    "protected",
+                    "it is protected, and would lose what was written since: take `protected` here and `protection` at the guest away first",
+                );
+            }
             let at = position(taken, name)?;
             newest(input, live, taken, at)?;
             if live.ha.is_some() {
@@ -122,7 +135,7 @@ fn operation(
                 );
             }
             let mut request = Request::new(Method::Post, format!("{path}/{name}/rollback"));
-            let with_memory = taken.get(at).is_some_and(|snapshot| snapshot.with_memory);
+            let with_memory = with_memory(taken, name);
             let runs = live.status == "running";
             if runs && !with_memory {
                 request = request.with("start", "1");
@@ -139,7 +152,8 @@ fn operation(
     };
     made.fields = vec!["snapshot".to_owned()];
     guard::allowed(scope, made.action)?;
-    if made.effect == Effect::Restart {
+    let wakes = matches!(ask, Ask::Rollback { name, .. } if with_memory(taken, name));
+    if made.effect == Effect::Restart || wakes {
         guard::allowed(scope, Action::Power)?;
     }
     Ok(made)
@@ -180,6 +194,11 @@ fn take(
         request = request.with("description", description);
     }
     Ok(request)
+}
+
+/// Going back to such a snapshot starts the machine.
+fn with_memory(taken: &[Snapshot], name: &str) -> bool {
+    taken.iter().any(|snapshot| snapshot.name == name && snapshot.with_memory)
 }
 
 fn position(taken: &[Snapshot], name: &str) -> Result<usize, Forbidden> {

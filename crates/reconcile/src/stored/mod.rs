@@ -79,7 +79,10 @@ impl Binding {
     /// description comes with the call that makes a guest, so that it is there from the start.
     pub fn is_of(&self, cluster: &ClusterId, guest: &LiveGuest) -> bool {
         let same = match &self.reserved_by {
-            Some(_) => guest.is_signed(cluster, &self.uid),
+            Some(_) => {
+                let told = self.fingerprint.is_none() || self.fingerprint == guest.fingerprint();
+                told && guest.is_signed(cluster, &self.uid)
+            }
             None => self.fingerprint == guest.fingerprint(),
         };
         self.kind == guest.kind && self.vmid == guest.vmid && same

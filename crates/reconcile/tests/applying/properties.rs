@@ -273,8 +273,7 @@ async fn check(estate: &Estate) -> Result<bool, String> {
     Ok(carried_out)
 }
 
-/// Seen failing with: a deletion that does not ask whether the guest is protected; a migration after which nothing is bound; a restart
-/// that is planned again; a size that is taken for another one.
+/// Seen failing with: a deletion that does not ask whether the guest is protected.
 #[test]
 fn a_plan_carried_out_leaves_nothing_to_plan_and_nobody_elses_guest_is_touched() {
     let soak = std::env::var("PVEGRAPH_SOAK").is_ok_and(|value| value == "1");

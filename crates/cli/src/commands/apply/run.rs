@@ -219,12 +219,13 @@ pub async fn unpaused(store: &dyn Store, id: &ClusterId, lock: &HostLock) -> Res
     Ok(lease.release(store).await?)
 }
 
-/// The storages of guests' disks, by number and key.
+/// The storages of guests' disks, by number and key; media in a drive are none.
 pub fn storages(seen: &Live) -> BTreeMap<i64, BTreeMap<String, String>> {
     let mut all: BTreeMap<i64, BTreeMap<String, String>> = BTreeMap::new();
     for (vmid, guest) in &seen.guests {
         for key in guest.config.keys().filter(|key| is_disk(guest.kind, key)) {
             if let Some(Canonical::Map(parts)) = guest.option(key, seen.style)
+                && parts.get("media").is_none_or(|media| media.to_string() != "cdrom")
                 && let Some(storage) = parts.get("storage")
             {
                 all.entry(*vmid).or_default().insert(key.clone(), storage.to_string());
