@@ -96,8 +96,9 @@ fn estates() -> impl Strategy<Value = Estate> {
         .prop_map(|(node, state, local_disks)| Placed { node, state, local_disks });
     // Most have every key or none, so that some guests go.
     let doom = prop_oneof![
-        6 => Just([false; 5]),
+        4 => Just([false; 5]),
         2 => Just([true, true, true, false, false]),
+        2 => Just([true, true, true, true, false]),
         1 => any::<[bool; 5]>(),
     ]
     .prop_map(|[tombstone, deletion, consent, protected, protection]| Doom {
@@ -112,7 +113,7 @@ fn estates() -> impl Strategy<Value = Estate> {
         any::<bool>(),
         0_usize..3,
         any::<bool>(),
-        any::<bool>(),
+        proptest::bool::weighted(0.75),
         proptest::bool::weighted(0.2),
     );
     let one = (flags, options, placed, doom).prop_map(
