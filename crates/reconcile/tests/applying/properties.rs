@@ -96,8 +96,9 @@ fn estates() -> impl Strategy<Value = Estate> {
         .prop_map(|(node, state, local_disks)| Placed { node, state, local_disks });
     // Most have every key or none, so that some guests go.
     let doom = prop_oneof![
-        6 => Just([false; 5]),
+        4 => Just([false; 5]),
         2 => Just([true, true, true, false, false]),
+        2 => Just([true, true, true, true, false]),
         1 => any::<[bool; 5]>(),
     ]
     .prop_map(|[tombstone, deletion, consent, protected, protection]| Doom {
@@ -112,7 +113,7 @@ fn estates() -> impl Strategy<Value = Estate> {
         any::<bool>(),
         0_usize..3,
         any::<bool>(),
-        any::<bool>(),
+        proptest::bool::weighted(0.75),
         proptest::bool::weighted(0.2),
     );
     let one = (flags, options, placed, doom).prop_map(
@@ -273,8 +274,7 @@ async fn check(estate: &Estate) -> Result<bool, String> {
     Ok(carried_out)
 }
 
-/// Seen failing with: a deletion that does not ask whether the guest is protected; a migration after which nothing is bound; a restart
-/// that is planned again; a size that is taken for another one.
+/// Seen failing with: a deletion that does not ask whether the guest is protected.
 #[test]
 fn a_plan_carried_out_leaves_nothing_to_plan_and_nobody_elses_guest_is_touched() {
     let soak = std::env::var("PVEGRAPH_SOAK").is_ok_and(|value| value == "1");
