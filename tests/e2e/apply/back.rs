@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::Bench;
 
-/// Seen failing with: a run whose plan is not kept; a plan that was never applied and is brought back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_brought_back_by_its_plan_or_its_name() {
     let bench = Bench::new().await;

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::Bench;
 
-/// Seen failing with: an approval that a deletion does not need; a deletion that is not noted at its binding.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_made_changed_and_deleted_and_its_number_is_anybodys_then() {
     let bench = Bench::new().await;

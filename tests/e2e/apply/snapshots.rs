@@ -119,7 +119,6 @@ async fn a_snapshot_is_taken_the_guest_broken_and_taken_back() {
     bench.server.shutdown().await;
 }
 
-/// Seen failing with: a container's template that is taken for another container.
 #[tokio::test(flavor = "multi_thread")]
 async fn guests_become_templates_and_stay_it() {
     let bench = Bench::new().await;
