@@ -23,8 +23,8 @@ use crate::contract::neo4j;
 use crate::kills::{Estate, GUESTS, Start, tag};
 use crate::soak::{graph, seed, times};
 
-/// More than one transaction takes, so that several writers are at work.
-const MANY: usize = 300;
+/// More than two transactions take, so that several writers are at work.
+const MANY: usize = 1_200;
 
 /// All that no committed state may have, in one statement: a guest on no node, on two, or on another than it says; something of a
 /// guest without that guest; a volume on two storages, or on another than it says. And how much was looked at.

@@ -146,7 +146,7 @@ async fn a_large_estate_fits_through_a_small_server() {
     let seed = seed();
     let guests = times(600, 20_000);
     let db = fresh().await;
-    // One node: as many guests in a unit as there can be.
+    // One node: as many guests in a listing as there can be.
     let world = World::generate(&WorldSpec::new("rig", 1, guests, seed));
     nothing_paused(&world);
     let server = SimServer::start(world, SimOptions::default()).await.unwrap();

@@ -102,8 +102,13 @@ impl Neo4jServer {
     /// When the server refuses.
     pub async fn wipe(&self) {
         let batch = serde_json::json!({ "batch": WIPE_BATCH });
-        let delete = "MATCH (n) WITH n LIMIT $batch DETACH DELETE n RETURN count(*) AS deleted";
-        while self.cypher(delete, batch.clone()).await[0]["deleted"].as_i64() != Some(0) {}
+        // Relationships first: a node may have more of them than a transaction holds.
+        for delete in [
+            "MATCH ()-[r]->() WITH r LIMIT $batch DELETE r RETURN count(*) AS deleted",
+            "MATCH (n) WITH n LIMIT $batch DETACH DELETE n RETURN count(*) AS deleted",
+        ] {
+            while self.cypher(delete, batch.clone()).await[0]["deleted"].as_i64() != Some(0) {}
+        }
         for (kind, list) in [
             ("CONSTRAINT", "SHOW CONSTRAINTS YIELD name"),
             ("INDEX", "SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'"),

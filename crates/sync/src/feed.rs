@@ -78,13 +78,18 @@ pub async fn load_all(
     let mut loading = FuturesUnordered::new();
     let mut crawled_at = None;
     let mut is_overdue = false;
+    let mut idle_since = None;
     loop {
         let least = if is_overdue || crawled_at.is_some() { 1 } else { BATCH_GUESTS };
         while loading.len() < WRITERS && waiting.len() >= least {
-            let batch = waiting.split_off(waiting.len().saturating_sub(BATCH_GUESTS));
+            let rest = waiting.split_off(waiting.len().min(BATCH_GUESTS));
+            let batch = std::mem::replace(&mut waiting, rest);
             loading.push(async move { (batch.len(), loader.guests(&batch, coverage).await) });
         }
         is_overdue = false;
+        let is_idle = loading.is_empty() && !waiting.is_empty();
+        idle_since = is_idle.then(|| idle_since.unwrap_or_else(tokio::time::Instant::now));
+        let late = idle_since.unwrap_or_else(tokio::time::Instant::now) + PATIENCE;
         tokio::select! {
             unit = units.next(), if crawled_at.is_none() && waiting.len() < BATCH_GUESTS => match unit {
                 Some(unit) => waiting.extend(seen.enter(unit)),
@@ -94,7 +99,7 @@ pub async fn load_all(
                 tally.add(done?);
                 loaded(guests);
             }
-            () = tokio::time::sleep(PATIENCE), if loading.is_empty() && !waiting.is_empty() => is_overdue = true,
+            () = tokio::time::sleep_until(late), if is_idle => is_overdue = true,
             // Nothing is under way, nothing waits, and the crawl is done.
             else => return Ok(crawled_at.unwrap_or_else(Instant::now)),
         }

@@ -31,7 +31,7 @@ use crate::unchanged::{self, Known, OF_DISKS, OF_GUESTS, OF_SNAPSHOTS};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
 pub const BATCH_ROWS: usize = 5_000;
-/// Transactions under way at once: on Neo4j 5.26 four take as long as two, which wait for each other's locks less, and are half of the
+/// Transactions under way at once: on Neo4j 5.26 four take as long as two, which wait for each other's locks less and need less
 /// memory.
 pub const WRITERS: usize = 2;
 
@@ -129,6 +129,15 @@ impl Busy {
     pub fn total(&self) -> Duration {
         self.state().total
     }
+}
+
+/// Guests of which a job's answer does not tell all.
+#[derive(Debug, Default)]
+pub struct Untold {
+    /// They stay although this run did not see them: PVE may have left them out of its answer as well.
+    pub unseen: Vec<Value>,
+    /// Their configurations could not be read, nor by PVE perhaps: their volumes stay as they are.
+    pub unread: Vec<Value>,
 }
 
 /// A statement over no row does nothing.
@@ -393,16 +402,12 @@ impl Loader<'_> {
     }
 
     /// Loads what jobs cover besides the guests that came in batches, then removes what they do not cover any more: no reader sees a
-    /// job cover less than it did or does. `whole`: the token sees all guests, so that what a job's answer lacks is really not covered. But
-    /// `unseen` guests, which stay although this run did not see them, PVE may have left out as well, and the volumes of `unread`
-    /// ones, whose configurations could not be read: these stay as they are.
+    /// job cover less than it did or does. `untold`: what is not covered any more could be told, but for these guests.
     pub async fn coverage(
         &self,
         coverage: &Coverage,
         loaded: &HashSet<i64>,
-        whole: bool,
-        unseen: &[Value],
-        unread: &[Value],
+        untold: Option<Untold>,
     ) -> Result<(), StoreError> {
         let writer = self.writer;
         let others = coverage.others(loaded);
@@ -414,12 +419,12 @@ impl Loader<'_> {
                 self.write(vec![writer.relate(kind, batch)]).await?;
             }
         }
-        if whole {
-            let untold = [unseen, unread].concat();
+        if let Some(Untold { unseen, unread }) = untold {
+            let neither = [&unseen[..], &unread].concat();
             for job in coverage.jobs().chunks(1) {
                 let old = vec![
-                    writer.unrelate_but(&BACKS_UP, job, "vmid", unseen),
-                    writer.unrelate_but(&INCLUDES_DISK, job, "vmid", &untold),
+                    writer.unrelate_but(&BACKS_UP, job, "vmid", &unseen),
+                    writer.unrelate_but(&INCLUDES_DISK, job, "vmid", &neither),
                 ];
                 self.write(old).await?;
             }

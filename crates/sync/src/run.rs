@@ -17,7 +17,7 @@ use crate::coverage::Coverage;
 use crate::crawl::{Crawl, Survey, SurveyError, chain};
 use crate::feed::{self, Seen};
 use crate::identity::{self, IdentityError};
-use crate::load::{Busy, Loader, Tally, now};
+use crate::load::{Busy, Loader, Tally, Untold, now};
 use crate::sweep::{Guard, sweep};
 
 /// A cluster to sync.
@@ -240,7 +240,7 @@ async fn cluster(
         futures::join!(crawl.node_storages(&survey.nodes), async { crawl.guests(&survey) });
     survey.enter_node_storages(storages);
     let begin = vec![run.begin(started_at)];
-    let (loaded, jobs) = tokio::join!(
+    let ((), jobs) = tokio::try_join!(
         loader.cluster(
             &mut tally,
             begin,
@@ -248,9 +248,9 @@ async fn cluster(
             (&survey.nodes, survey.all_nodes_seen()),
             &survey.storages,
         ),
-        crawl.backup_jobs(job_listing),
-    );
-    loaded.map_err(graph)?;
+        async { Ok(crawl.backup_jobs(job_listing).await) },
+    )
+    .map_err(graph)?;
     let mut jobs = survey.enter_jobs(jobs);
     let coverage = Coverage::take(&mut jobs);
     if !jobs.is_empty() {
@@ -273,14 +273,16 @@ async fn cluster(
     phase("guests loaded");
     let swept = sweep(loader, &mut tally, &crawl, &survey, &mut seen, options.guard).await.map_err(graph)?;
     phase("swept");
-    // After the sweep: what is untouched then, stays.
-    let untouched = loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?;
-    let unseen: Vec<Value> = untouched.rows.into_iter().filter_map(|row| row.into_iter().next()).collect();
-    let unread: Vec<Value> = seen.unread.iter().map(|vmid| Value::from(*vmid)).collect();
-    loader
-        .coverage(&coverage, &seen.loaded, survey.sees_all_guests(), &unseen, &unread)
-        .await
-        .map_err(graph)?;
+    // What a job lacks is no longer covered under the conditions under which what a listing lacks is gone.
+    let told = if survey.sees_all_guests() && swept.quorate && swept.blocked.is_none() {
+        // After the sweep: what is untouched then, stays.
+        let untouched = loader.untouched(&tally, &GUEST, &[]).await.map_err(graph)?;
+        let unseen = untouched.rows.into_iter().filter_map(|row| row.into_iter().next()).collect();
+        Some(Untold { unseen, unread: seen.unread.iter().map(|vmid| Value::from(*vmid)).collect() })
+    } else {
+        None
+    };
+    loader.coverage(&coverage, &seen.loaded, told).await.map_err(graph)?;
 
     phase("coverage loaded");
     let mut odd = std::mem::take(&mut survey.odd);

@@ -21,6 +21,8 @@ pub struct Swept {
     pub kept: BTreeMap<&'static str, u64>,
     /// Why nothing was deleted, if the guard said so.
     pub blocked: Option<String>,
+    /// What a listing lacks is gone, as far as the cluster goes: it has quorum, and is the one that the graph knows.
+    pub quorate: bool,
 }
 
 /// The fates of one label's untouched nodes, by key.
@@ -129,7 +131,7 @@ pub async fn sweep(
         may_see_storage: &may_see_storage,
     };
 
-    let mut swept = Swept::default();
+    let mut swept = Swept { quorate: evidence.quorate, ..Swept::default() };
     let guests = swept.decide(&GUEST, &guest_rows, |row| {
         evidence.guest(&StaleGuest {
             vmid: number(row).unwrap_or_default(),

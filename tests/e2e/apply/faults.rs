@@ -445,6 +445,8 @@ async fn an_audit_log_that_was_changed_or_cut_is_told() {
     assert_eq!(last["entry"]["what"], "end");
     bench.rig.run(&["audit", "verify"]).await.ended(0);
 
+    // Something has to be done, else the log is not asked for.
+    bench.desire(&[(100, json!({ "tags": ["two"] }))]).await;
     let verify = async |text: &str, words: &[&str]| {
         fs::write(&log, text).unwrap();
         bench.rig.run(&["audit", "verify"]).await.ended(1).says(words);

@@ -85,6 +85,20 @@ impl Said {
     }
 }
 
+/// Why the guest does not show anything.
+#[derive(Debug)]
+struct Unseen {
+    why: String,
+    /// The next look may tell.
+    passes: bool,
+}
+
+impl Unseen {
+    fn for_good(why: impl Into<String>) -> Self {
+        Self { why: why.into(), passes: false }
+    }
+}
+
 /// What is sent with a call and must not be told: PVE repeats values in some of its messages.
 #[derive(Debug, Default)]
 struct Withheld {
@@ -404,7 +418,13 @@ impl Sending<'_, '_> {
                     tokio::time::sleep(run.patience.between).await;
                 }
                 Ok((After::Not(fields), seen)) => break (fields, seen),
-                Err(why) => {
+                // A node may be silent for a moment while the guest comes to it.
+                Err(Unseen { passes: true, .. })
+                    if said.is_good() && looked < looks(request, &run.patience, ha) =>
+                {
+                    tokio::time::sleep(run.patience.between).await;
+                }
+                Err(Unseen { why, .. }) => {
                     let said = hidden.redacted(&said.text());
                     return self.unknown(
                         self.told(&format!("{said}, and the guest can't be looked at: {why}: look at it")),
@@ -513,7 +533,7 @@ impl Sending<'_, '_> {
                         return Ok(Known::MayBeSent);
                     }
                 }
-                Err(error) => last = error,
+                Err(Unseen { why, .. }) => last = why,
             }
         }
         self.unknown(format!("{} (guest {}): {why}; {last}", operation.uid, operation.vmid))
@@ -564,10 +584,10 @@ impl Sending<'_, '_> {
     }
 
     /// What the guest shows of the call.
-    async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), String> {
+    async fn shown(&self, before: &Found) -> Result<(After, Option<Look>), Unseen> {
         let makes = made(self.request).is_some();
         if destroys(self.request) {
-            return self.destroyed().await;
+            return self.destroyed().await.map_err(Unseen::for_good);
         }
         let to = target(self.request);
         match self.look_again().await {
@@ -582,7 +602,7 @@ impl Sending<'_, '_> {
                     bound.is_none() || seen.guest.fingerprint() == bound
                 };
                 if !makes && !same {
-                    return Err("identity conflict: another guest has this number now".to_owned());
+                    return Err(Unseen::for_good("identity conflict: another guest has this number now"));
                 }
                 let after = match to {
                     Some(target) => migrated(target, before, &seen),
@@ -593,8 +613,11 @@ impl Sending<'_, '_> {
             Ok(None) if makes => Ok((After::Not(vec!["guest".to_owned()]), None)),
             // The nodes learn one after the other where it is.
             Ok(None) if to.is_some() => Ok((After::Not(vec!["node".to_owned()]), None)),
-            Ok(None) => Err("it is not there any more".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(None) => Err(Unseen::for_good("it is not there any more")),
+            Err(error) => {
+                let passes = error.is_unreachable() || error.is_node_unreachable() || error.outcome_unknown();
+                Err(Unseen { why: error.to_string(), passes })
+            }
         }
     }
 
