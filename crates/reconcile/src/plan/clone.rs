@@ -170,7 +170,7 @@ pub(super) fn clone(
     let copy = forecast(guest, clone, config, (vmid, node), &tags);
     let placed = Guest { vmid: Some(vmid), node: None, ..guest.clone() };
     let differs = diff(&placed, &copy, &BTreeMap::new(), style);
-    if let Some(forbidden) = guard::hopeless(&differs) {
+    if let Some(forbidden) = guard::hopeless(&differs, None) {
         return Err(forbidden);
     }
     let one = One { input, guest: &placed, live: &copy, values: Values { guest: &placed, ..values } };

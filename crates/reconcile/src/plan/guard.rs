@@ -24,10 +24,14 @@ fn forbidden(field: &str, text: impl Into<String>) -> Forbidden {
 }
 
 /// What no operation can mend, whichever it would be.
-pub(super) fn hopeless(diff: &GuestDiff) -> Option<Forbidden> {
+pub(super) fn hopeless(diff: &GuestDiff, binding: Option<&Binding>) -> Option<Forbidden> {
     let is = |class: &dyn Fn(&Class) -> bool| diff.changes.iter().find(|change| class(&change.class));
     if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
-        let text = "the live guest is another one: look at it, and adopt it with --replace if it is meant";
+        let text = if reserved(binding).is_some() {
+            "its number was only kept for it, and another guest has it now: remove its Binding, and plan again"
+        } else {
+            "the live guest is another one: look at it, and adopt it with --replace if it is meant"
+        };
         return Some(forbidden(&change.field, text));
     }
     diff.changes.iter().find_map(|Change { field, class, .. }| match class {

@@ -42,7 +42,7 @@ pub(super) fn of(
     diff: &GuestDiff,
     taken: &mut BTreeSet<i64>,
 ) -> Result<Found, Forbidden> {
-    if let Some(forbidden) = guard::hopeless(diff) {
+    if let Some(forbidden) = guard::hopeless(diff, bound_to(input.bindings, &guest.uid)) {
         return Err(forbidden);
     }
     let Some(live) = guest.vmid.and_then(|vmid| input.live.get(&vmid)) else {

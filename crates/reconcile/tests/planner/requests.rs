@@ -315,5 +315,6 @@ fn what_a_run_did_not_finish_is_made_under_its_number_or_finished() {
     assert_eq!(plan.operations.iter().map(|operation| operation.action).collect::<Vec<_>>(), [Action::Mark]);
     // Somebody else has the number.
     estate.guests[0].config.insert("description".to_owned(), "[pvegraph:rig/other]".to_owned());
-    assert!(blocked(&estate.plan()).contains("web (guest 105): `identity`"));
+    let told = blocked(&estate.plan());
+    assert!(told.contains("web (guest 105): `identity`") && told.contains("remove its Binding"), "{told}");
 }
