@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, FailureClass, TaskEnd, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::{
-    After, after, before, looks, migrated, moves, renames, snapshot, target, task_kinds, to_revert,
-};
+use super::conditions::{After, after, before, migrated, to_revert};
 use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
+use super::kinds::{looks, moves, renames, snapshot, target, task_kinds};
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
 use super::outcome::Outcome;

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 
 use pve_client::Size;
-use pvegraph_inventory::{ClusterId, GuestType};
+use pvegraph_inventory::ClusterId;
 use sha2::{Digest, Sha256};
 
-use super::Patience;
-use super::destroy::destroys;
+use super::kinds::{converts, ha_state, last_part, moves, power, snapshot};
 use super::limits::allocated;
 use super::look::Look;
 use super::make::{NO_OPTIONS, made as makes};
@@ -18,7 +17,7 @@ use crate::canonical::{Canonical, TagStyle, canonical, hex, is_disk};
 use crate::diff::has_own_size;
 use crate::journal::Found;
 use crate::live::with_storage;
-use crate::plan::{Action, FormValue, Method, Operation, Request};
+use crate::plan::{Action, FormValue, Operation, Request};
 
 /// Why a call must not be sent: the field, and the mend.
 pub type Stale = String;
@@ -113,102 +112,6 @@ pub enum After {
     },
     /// It is not: these options are otherwise.
     Not(Vec<String>),
-}
-
-/// The last part of a path that changes power: `start`, `stop`, `shutdown`, `reboot`.
-fn power(request: &Request) -> Option<&str> {
-    let (before, action) = request.path.rsplit_once('/')?;
-    (request.method == Method::Post && before.ends_with("/status")).then_some(action)
-}
-
-/// The state that high availability is asked for.
-fn ha_state(request: &Request) -> Option<&'static str> {
-    let resource = request.path.strip_prefix("/cluster/ha/resources/")?;
-    let asked = match request.set.get("state") {
-        Some(FormValue::Plain(state)) if request.method == Method::Put && !resource.is_empty() => {
-            state.as_str()
-        }
-        _ => return None,
-    };
-    match asked {
-        "started" => Some("running"),
-        "stopped" => Some("stopped"),
-        _ => None,
-    }
-}
-
-/// The node that a call takes the guest to.
-pub fn target(request: &Request) -> Option<&str> {
-    if request.method != Method::Post || last_part(request) != "migrate" {
-        return None;
-    }
-    match request.set.get("target") {
-        Some(FormValue::Plain(target)) => Some(target),
-        _ => None,
-    }
-}
-
-/// How often the guest is looked at until it shows what this call does. `ha`: high availability manages it.
-pub fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
-    // Under high availability the task ends before the guest moves.
-    if ha_state(request).is_some() || ha && target(request).is_some() {
-        patience.ha_looks
-    } else if power(request) == Some("reboot") || matches!(snapshot(request), Some((_, true))) {
-        patience.restart_looks
-    } else {
-        patience.looks
-    }
-}
-
-/// What kind of thing a call is.
-fn last_part(request: &Request) -> &str {
-    request.path.rsplit('/').next().unwrap_or_default()
-}
-
-/// Whether this program knows how to tell that such a call was done.
-pub fn is_known(request: &Request) -> bool {
-    makes(request).is_some()
-        || moves(request).is_some()
-        || snapshot(request).is_some()
-        || converts(request)
-        || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
-        || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
-        || ha_state(request).is_some()
-        || target(request).is_some()
-        || destroys(request)
-}
-
-/// The kinds of task that such a call starts; none where it starts none. Under high availability they are only requests.
-pub fn task_kinds(request: &Request, lxc: bool) -> Vec<String> {
-    let of = |word: &str| if lxc { format!("vz{word}") } else { format!("qm{word}") };
-    match makes(request).map(|made| made.source) {
-        Some(None) => return vec![of("create")],
-        Some(Some(_)) => return vec![of("clone")],
-        None => {}
-    }
-    if converts(request) {
-        // A container is one before the call is answered.
-        return if lxc { Vec::new() } else { vec!["qmtemplate".to_owned()] };
-    }
-    match snapshot(request) {
-        Some((_, true)) => return vec![of("rollback")],
-        Some((_, false)) => return vec![of("snapshot")],
-        None => {}
-    }
-    match (power(request), last_part(request), request.method) {
-        (Some(word @ ("start" | "stop")), ..) => vec![of(word), format!("ha{word}")],
-        (Some("shutdown"), ..) => vec![of("shutdown"), "hastop".to_owned()],
-        (Some(word), ..) => vec![of(word)],
-        (None, "config", Method::Post) => vec![of("config")],
-        (None, "resize", _) => vec!["resize".to_owned()],
-        _ if destroys(request) => vec![of("destroy")],
-        (None, "migrate", Method::Post) => {
-            vec![if lxc { "vzmigrate" } else { "qmigrate" }.to_owned(), "hamigrate".to_owned()]
-        }
-        (None, "move_disk", _) => vec!["qmmove".to_owned()],
-        (None, "move_volume", _) => vec!["move_volume".to_owned()],
-        _ => Vec::new(),
-    }
 }
 
 /// Whether the guest is as the call wants it.
@@ -316,21 +219,6 @@ fn copied(operation: &Operation, request: &Request, look: &Look, style: TagStyle
     }
 }
 
-/// The snapshot that a call takes, or goes back to (true).
-pub(super) fn snapshot(request: &Request) -> Option<(&str, bool)> {
-    if request.method != Method::Post {
-        return None;
-    }
-    if last_part(request) == "snapshot" {
-        return match request.set.get("snapname") {
-            Some(FormValue::Plain(name)) => Some((name, false)),
-            _ => None,
-        };
-    }
-    let (_, rest) = request.path.split_once("/snapshot/")?;
-    rest.strip_suffix("/rollback").filter(|name| !name.contains('/')).map(|name| (name, true))
-}
-
 /// A guest comes from the snapshot that was taken last, or that it went back to.
 fn stands_on(request: &Request, look: &Look, name: &str, back: bool) -> After {
     if look.lock().is_some() {
@@ -344,30 +232,6 @@ fn stands_on(request: &Request, look: &Look, name: &str, back: bool) -> After {
     }
     // It may have come from this snapshot before: whether it went back, its task alone knows.
     After::Holds { waiting: Vec::new(), blind: back }
-}
-
-/// Does the call make a template of the guest?
-fn converts(request: &Request) -> bool {
-    request.method == Method::Post && last_part(request) == "template"
-}
-
-/// May the call give a container's root volume, by which it is known, another name?
-pub(super) fn renames(operation: &Operation, request: &Request) -> bool {
-    let root = moves(request) == Some("rootfs") || converts(request) || target(request).is_some();
-    operation.kind == GuestType::Lxc && root
-}
-
-/// The disk that a call moves to another storage.
-pub(super) fn moves(request: &Request) -> Option<&str> {
-    let name = match last_part(request) {
-        "move_disk" => "disk",
-        "move_volume" => "volume",
-        _ => return None,
-    };
-    match request.set.get(name) {
-        Some(FormValue::Plain(disk)) if request.method == Method::Post => Some(disk),
-        _ => None,
-    }
 }
 
 fn moved(request: &Request, look: &Look, style: TagStyle) -> After {
@@ -507,10 +371,14 @@ pub fn to_revert(
 mod tests {
     use std::collections::BTreeSet;
 
+    use pvegraph_inventory::GuestType;
+
+    use super::super::Patience;
+    use super::super::kinds::{is_known, looks};
     use super::*;
     use crate::document::SecretRef;
     use crate::live::LiveGuest;
-    use crate::plan::{Effect, Hidden, Origin, pending_sha256};
+    use crate::plan::{Effect, Hidden, Method, Origin, pending_sha256};
 
     const UUID: &str = "11111111-2222-3333-4444-555555555555";
 

@@ -1,7 +1,7 @@
 //! Whether a plan file has only what this program plans. Its hash shows that it is whole, not who wrote it. Pure.
 
-use super::conditions::{snapshot, target};
 use super::destroy::{destroys, is_narrow};
+use super::kinds::{snapshot, target};
 use super::make::made;
 use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
 use crate::scope;

@@ -3,8 +3,8 @@
 use pve_client::ApiError;
 
 use super::Run;
-use super::conditions::{snapshot, target};
 use super::destroy::destroys;
+use super::kinds::{snapshot, target};
 use super::look::Look;
 use crate::live;
 use crate::plan::{Operation, Request, is_protected, migration_forbidden};
