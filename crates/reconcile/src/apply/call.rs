@@ -8,7 +8,7 @@ use pvegraph_inventory::GuestType;
 use super::conditions::{After, after, before, migrated, to_revert};
 use super::destroy::{Remains, destroys, remains};
 use super::fence::Stop;
-use super::kinds::{looks, moves, renames, snapshot, target, task_kinds};
+use super::kinds::{goes_back, looks, moves, renames, target, task_kinds};
 use super::look::{Look, look};
 use super::make::{Made, NotNow, free, is_foreign, made, taken};
 use super::outcome::Outcome;
@@ -482,7 +482,7 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
-        let goes_back = matches!(snapshot(request), Some((_, true)));
+        let goes_back = goes_back(request);
         let (mut last, mut ha) = (String::new(), false);
         let mut looked = 0;
         loop {

@@ -45,7 +45,7 @@ pub(super) fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
     // Under high availability the task ends before the guest moves.
     if ha_state(request).is_some() || ha && target(request).is_some() {
         patience.ha_looks
-    } else if power(request) == Some("reboot") || matches!(snapshot(request), Some((_, true))) {
+    } else if power(request) == Some("reboot") || goes_back(request) {
         patience.restart_looks
     } else {
         patience.looks
@@ -140,4 +140,9 @@ pub(super) fn moves(request: &Request) -> Option<&str> {
         Some(FormValue::Plain(disk)) if request.method == Method::Post => Some(disk),
         _ => None,
     }
+}
+
+/// Does the call take a guest back to a snapshot?
+pub(super) fn goes_back(request: &Request) -> bool {
+    matches!(snapshot(request), Some((_, true)))
 }

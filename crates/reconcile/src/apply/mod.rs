@@ -9,7 +9,7 @@
 //!
 //! - A guest is made under a number that the graph keeps for it, and bound when it is there.
 //!
-//! A further kind of operation needs its calls in [`crate::plan`], what shows that they are done in `conditions`, and what it
+//! A further kind of operation needs its calls in [`crate::plan`], what they are in `kinds`, what shows that they are done in `conditions`, and what it
 //! holds meanwhile in `limits`; the rest is the same for all.
 
 mod call;

@@ -4,7 +4,7 @@ use pve_client::ApiError;
 
 use super::Run;
 use super::destroy::destroys;
-use super::kinds::{snapshot, target};
+use super::kinds::{goes_back, target};
 use super::look::Look;
 use crate::live;
 use crate::plan::{Operation, Request, is_protected, migration_forbidden};
@@ -23,15 +23,15 @@ impl Run<'_> {
         match target(request) {
             Some(target) => self.may_migrate(operation, target, seen).await,
             None if destroys(request) => self.may_destroy(operation, seen).await,
-            None if matches!(snapshot(request), Some((_, true))) => Ok(self.may_go_back(operation, seen)),
+            None if goes_back(request) => Ok(self.may_go_back(operation, seen)),
             None => Ok(Ok(())),
         }
     }
 
     fn may_go_back(&self, operation: &Operation, seen: &Look) -> Result<(), String> {
         let Operation { uid, vmid, .. } = operation;
-        let ours = self.desired.guests.get(uid).is_some_and(|guest| is_protected(guest, &seen.guest));
-        if ours {
+        let protected = self.desired.guests.get(uid).is_some_and(|guest| is_protected(guest, &seen.guest));
+        if protected {
             return Err(format!(
                 "{uid} (guest {vmid}): `protected`: it is protected since: take that away, and plan again"
             ));
