@@ -7,6 +7,7 @@
 
 mod columns;
 mod errors;
+mod schema;
 mod values;
 
 use std::fmt;
@@ -336,17 +337,7 @@ impl Store for Neo4jStore {
     }
 
     async fn schema(&self, statement: &str) -> Result<(), StoreError> {
-        let statement = Statement::new(statement.to_owned());
-        match self.retried("schema", || self.alone_once("schema", &statement, false)).await {
-            // Somebody made the same at the same moment: the server looks first and makes it then, and does not hold both together.
-            Err(StoreError::Statement { code, .. })
-                if code == "Neo.ClientError.Schema.EquivalentSchemaRuleAlreadyExists"
-                    && statement.text.contains("IF NOT EXISTS") =>
-            {
-                Ok(())
-            }
-            result => result.map(drop),
-        }
+        schema::make(self, statement).await
     }
 
     async fn schema_objects(&self) -> Result<Vec<SchemaObject>, StoreError> {
