@@ -58,11 +58,11 @@ fn a_small_estate_is_measured_with_its_floors() {
 }
 
 #[test]
-fn plans_of_a_small_estate_are_measured() {
+fn plans_and_applying_to_a_small_estate_are_measured() {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("figures.json");
     let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
-        .args(["plan", "--nodes", "3", "--guests", "120", "--runs", "2", "--out", "docs-table"])
+        .args(["plan", "apply", "--nodes", "5", "--guests", "120", "--runs", "2", "--out", "docs-table"])
         .args(["--heap", "512m", "--page-cache", "64m"])
         .arg("--pvegraph")
         .arg(built("pvegraph"))
@@ -80,5 +80,16 @@ fn plans_of_a_small_estate_are_measured() {
     let run = &plan["rounds"][0];
     assert!(run["requests"].as_u64().unwrap() > 120, "one for each guest at least: {run}");
     assert!(run["usage"]["peak_bytes"].as_u64().unwrap() > 1_000_000);
-    assert!(out.contains("plan, round 2") && out.contains("peak memory ≤ 300 MB"), "{out}");
+    let apply = &figures["apply"];
+    assert_eq!((&apply["operations"], apply["rounds"].as_array().unwrap().len()), (&24.into(), 2));
+    let run = &apply["rounds"][0];
+    let most = run["most"].as_u64().unwrap();
+    assert!((1..=8).contains(&most) && run["mean"].as_f64().unwrap() <= 8.0, "{run}");
+    assert!(run["requests"].as_u64().unwrap() > 24, "{run}");
+    assert!(
+        out.contains("apply, round 2")
+            && out.contains("plan, round 2")
+            && out.contains("peak memory ≤ 300 MB"),
+        "{out}"
+    );
 }
