@@ -17,13 +17,13 @@ fn built(name: &str) -> PathBuf {
     path
 }
 
-#[test]
-fn a_small_estate_is_measured_with_its_floors() {
+/// What the bench prints and the figures that it writes.
+fn bench(cases: &[&str]) -> (String, String, Value) {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("figures.json");
     let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
-        .args(["small", "start", "--runs", "1", "--starts", "3", "--latency-ms", "1", "--out", "docs-table"])
-        .args(["--heap", "512m", "--page-cache", "64m"])
+        .args(cases)
+        .args(["--out", "docs-table", "--heap", "512m", "--page-cache", "64m"])
         .arg("--pvegraph")
         .arg(built("pvegraph"))
         .arg("--pve-sim")
@@ -32,10 +32,15 @@ fn a_small_estate_is_measured_with_its_floors() {
         .arg(&json)
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
+    (out, err, serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap())
+}
 
-    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+#[test]
+fn a_small_estate_is_measured_with_its_floors() {
+    let (out, err, figures) = bench(&["small", "start", "--runs", "1", "--starts", "3", "--latency-ms", "1"]);
     let estate = &figures["estates"][0];
     let seed = estate["seed"].as_u64().unwrap();
     assert!(err.contains(&format!("seed {seed}")) && out.contains(&format!("seed {seed}")), "{out}\n{err}");
@@ -59,22 +64,7 @@ fn a_small_estate_is_measured_with_its_floors() {
 
 #[test]
 fn plans_and_applying_to_a_small_estate_are_measured() {
-    let directory = tempfile::tempdir().unwrap();
-    let json = directory.path().join("figures.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
-        .args(["plan", "apply", "--nodes", "5", "--guests", "120", "--runs", "2", "--out", "docs-table"])
-        .args(["--heap", "512m", "--page-cache", "64m"])
-        .arg("--pvegraph")
-        .arg(built("pvegraph"))
-        .arg("--pve-sim")
-        .arg(built("pve-sim"))
-        .arg("--json")
-        .arg(&json)
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let (out, _, figures) = bench(&["plan", "apply", "--nodes", "5", "--guests", "120", "--runs", "2"]);
     let plan = &figures["plan"];
     assert_eq!((&plan["operations"], plan["rounds"].as_array().unwrap().len()), (&1.into(), 2));
     let run = &plan["rounds"][0];

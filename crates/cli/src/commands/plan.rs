@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream, try_join};
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::{Rows, Store};
@@ -103,8 +103,7 @@ impl Of {
         if let Some(desired) = instead {
             stored.desired = desired;
         }
-        let scopes = stored::scopes(store, &id).await?;
-        let policies = stored::policies(store, &id).await?;
+        let (scopes, policies) = try_join!(stored::scopes(store, &id), stored::policies(store, &id))?;
         let began = Instant::now();
         let found = compare(&client, &stored.desired, &stored.bindings).await?;
         let consent = Consent {
