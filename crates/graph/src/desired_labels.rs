@@ -145,7 +145,7 @@ pub static MANAGED_SCOPE: Label<Row> = Label {
         "vmid_min" Integer "The first number";
         "vmid_max" Integer "The last number";
         "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
-        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
+        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `restore-snapshot`, `template`, `destroy`";
         "max_deletes" Integer "How many guests one plan may delete; null is 0";
         "max_restarts" Integer "How many guests one plan may restart or stop; null leaves that to the estate's limit";
         "paused" Boolean "Nothing may be done there now";
@@ -200,7 +200,7 @@ pub static PLAN_OP: Label<Row> = Label {
         "uid" Text "The desired guest";
         "vmid" Integer "Its number";
         "node" Text "The node that is asked";
-        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
+        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `restore-snapshot`, `template`, `destroy`";
         "effect" Text "What it does to the guest while it runs";
         "reversible" Boolean "Another plan can bring back what was";
         "reasons" TextList "The fields that differ";

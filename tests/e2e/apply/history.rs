@@ -30,6 +30,7 @@ impl Bench {
     }
 }
 
+/// Seen failing with: an approval that the run's own note wipes out.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_done_to_a_guest_when_and_by_whom_is_asked_of_the_graph() {
     let bench = Bench::new().await;
@@ -100,6 +101,7 @@ fn run_of(noted: &Value) -> &str {
     noted["run"]["approver"].as_str().unwrap()
 }
 
+/// Seen failing with: a run of which nothing is noted before its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_cut_off_is_told_to_run_until_it_was_gone_on_with() {
     let bench = Bench::new().await;
