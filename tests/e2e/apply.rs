@@ -5,6 +5,7 @@ mod bench;
 mod clone;
 mod disks;
 mod faults;
+mod history;
 mod hot;
 mod kills;
 mod life;

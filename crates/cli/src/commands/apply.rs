@@ -1,6 +1,7 @@
 //! `pvegraph apply` and `resume`: an approved plan is carried out, and a run that was cut off is gone on with.
 
 mod events;
+mod noted;
 mod preflight;
 mod run;
 

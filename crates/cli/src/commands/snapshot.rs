@@ -34,7 +34,7 @@ Examples:
     /// Plan to take a guest back to a snapshot, and show what would be lost
     #[command(after_help = "\
 Everything that was written to its disks since then is lost, and its options become what they were; so the plan has to be approved. The \
-scope has to allow `rollback`. A new guest from a snapshot is a copy: `clone` with `snapshot` in what is desired.
+scope has to allow `restore-snapshot`. A new guest from a snapshot is a copy: `clone` with `snapshot` in what is desired.
 
 Examples:
   pvegraph snapshot rollback vm-100 before-upgrade --out plan.json
@@ -53,7 +53,7 @@ pub struct Take {
     #[arg(long)]
     memory: bool,
 
-    /// Words for readers
+    /// Words for readers, and no secret: the plan's file has them as they are
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 }

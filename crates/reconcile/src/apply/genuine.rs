@@ -89,7 +89,7 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
     ];
     let of_action = match operation.action {
         Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
-        Action::Rollback => snapshot(request).is_some_and(|(_, back)| back),
+        Action::RestoreSnapshot => snapshot(request).is_some_and(|(_, back)| back),
         Action::Template => rest == "/template",
         Action::Migrate => rest == "/migrate" && target(request).is_some(),
         Action::Destroy => rest.is_empty() && destroys(request),

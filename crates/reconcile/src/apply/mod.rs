@@ -45,7 +45,7 @@ pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
 pub use look::{Look, look};
 pub use make::sources;
 pub use outcome::{Ended, Outcome, untold};
-pub use privileges::{Needed, Storages, missing, needed};
+pub use privileges::{Copied, Needed, Sources, missing, needed};
 
 use crate::audit::Audit;
 use crate::canonical::TagStyle;

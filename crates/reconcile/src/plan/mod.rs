@@ -43,7 +43,7 @@ pub const VALID_SECONDS: i64 = 3_600;
 
 /// What is done to a guest; in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// It is made.
     Create,
@@ -62,7 +62,7 @@ pub enum Action {
     /// A snapshot of it is taken.
     Snapshot,
     /// It goes back to a snapshot.
-    Rollback,
+    RestoreSnapshot,
     /// It becomes a template.
     Template,
     /// It is deleted.
@@ -79,7 +79,7 @@ impl Action {
         Self::Migrate,
         Self::Power,
         Self::Snapshot,
-        Self::Rollback,
+        Self::RestoreSnapshot,
         Self::Template,
         Self::Destroy,
     ];
@@ -95,7 +95,7 @@ impl Action {
             Self::Migrate => "migrate",
             Self::Power => "power",
             Self::Snapshot => "snapshot",
-            Self::Rollback => "rollback",
+            Self::RestoreSnapshot => "restore-snapshot",
             Self::Template => "template",
             Self::Destroy => "destroy",
         }
@@ -103,7 +103,7 @@ impl Action {
 
     /// Can nothing bring back what was? A scope allows it only where it is told so.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Rollback | Self::Template | Self::Destroy)
+        matches!(self, Self::RestoreSnapshot | Self::Template | Self::Destroy)
     }
 
     /// What a scope allows by this word.
@@ -241,7 +241,7 @@ impl Plan {
     pub fn loses(&self) -> bool {
         let is = |operation: &Operation| {
             operation.effect == Effect::Delete
-                || matches!(operation.action, Action::Destroy | Action::Rollback)
+                || matches!(operation.action, Action::Destroy | Action::RestoreSnapshot)
         };
         self.deletes > 0 || self.operations.iter().any(is)
     }

@@ -291,6 +291,13 @@ impl One<'_> {
                 let text = "a TPM's state moves only while the machine is stopped: stop it first";
                 return Err((format!("{key}.storage"), text.to_owned()));
             }
+            // Of a protected guest the source stays.
+            let deletes = !guard::protected(self.guest, self.live);
+            if deletes && self.live.config.contains_key("parent") {
+                let text = "the guest has snapshots, and Proxmox VE does not delete what they are of after it was moved: remove them \
+                            first, or desire the storage that it is on";
+                return Err((format!("{key}.storage"), text.to_owned()));
+            }
             known::option(self.input.around, self.guest, key, &self.live.node)?;
             let Some(Canonical::Map(wanted)) = self.guest.fields.get(key) else { continue };
             let has = self.live.option(key, self.input.around.style);
@@ -306,7 +313,7 @@ impl One<'_> {
                 request = request.with("format", format.to_string());
             }
             // Else what was copied stays, and fills the old storage.
-            if !guard::protected(self.guest, self.live) {
+            if deletes {
                 request = request.with("delete", "1");
             }
             requests.push(request);

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use pve_client::PveClient;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{is_known, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, is_known, missing, needed, odd};
+use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
-use pvegraph_reconcile::live::Live;
+use pvegraph_reconcile::live::{Live, LiveGuest};
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::stored::Approval;
 use pvegraph_reconcile::{scope, stored};
@@ -179,8 +180,11 @@ pub async fn still_approved(
 /// It does not say.
 pub async fn allowed(client: &PveClient, plan: &Plan, live: &Live) -> Result<Result<(), Refusal>, Failure> {
     let all = super::run::storages(live);
-    let storages = |vmid: i64| all.get(&vmid).into_iter().flat_map(BTreeMap::values).cloned().collect();
-    let lacking = missing(client, needed(&plan.operations, &storages)).await;
+    let sources = |vmid: i64| Copied {
+        storages: all.get(&vmid).into_iter().flat_map(BTreeMap::values).cloned().collect(),
+        interfaces: live.guests.get(&vmid).map(interfaces).unwrap_or_default(),
+    };
+    let lacking = missing(client, needed(&plan.operations, &sources)).await;
     let lacking = lacking.map_err(|error| Failure::new(api_code(&error), error))?;
     if lacking.is_empty() {
         return Ok(Ok(()));
@@ -193,4 +197,10 @@ pub async fn allowed(client: &PveClient, plan: &Plan, live: &Live) -> Result<Res
         lines.join("\n")
     );
     Ok(Err(Refusal { exit: Exit::Auth, why: text }))
+}
+
+/// A guest's network interfaces, as Proxmox VE writes them.
+fn interfaces(guest: &LiveGuest) -> Vec<String> {
+    let of = guest.config.iter().filter(|(key, _)| is_nic(guest.kind, key));
+    of.map(|(_, value)| value.clone()).collect()
 }

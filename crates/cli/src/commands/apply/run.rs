@@ -17,11 +17,13 @@ use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::{Operation, Plan};
+use pvegraph_reconcile::stored::EndOf;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::Show;
 use super::events::Telling;
+use super::noted::{Noted, RUN_BEGINS_WITH};
 use super::preflight;
 use crate::commands::Global;
 use crate::config::Settings;
@@ -81,7 +83,7 @@ impl Ready<'_> {
         let (journal, approver, valid_until) = match start {
             Start::Anew { text, approver, until } => {
                 let run =
-                    format!("{}-{:08x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>());
+                    format!("{}-{:08x}", Timestamp::now().strftime(RUN_BEGINS_WITH), rand::random::<u32>());
                 files.keep_plan(&text)?;
                 let mut journal = Journal::open(&files.journal())?;
                 journal.add(now(), super::begin(&run, &plan, &id, &approver))?;
@@ -107,6 +109,9 @@ impl Ready<'_> {
             "event": "run_begins", "run": run_id, "plan": plan.sha256(), "cluster_id": id.as_str(),
             "operations": plan.operations.len(), "resumed": resumed,
         }));
+        let actor = actor(&client);
+        let noted = Noted::of(store, &id, &run_id, &plan, &desired, (&actor, &approver), resumed);
+        noted.begins().await;
         let secrets = |from: &SecretRef| secret(from);
         let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto: approver == preflight::NOBODY };
         let run = Run::new(Setup {
@@ -121,7 +126,7 @@ impl Ready<'_> {
             secrets: &secrets,
             clock: &now,
             patience: Patience::default(),
-            who: Who { actor: actor(&client), approver },
+            who: Who { actor: actor.clone(), approver: approver.clone() },
             valid_until,
             told,
             journal,
@@ -167,6 +172,8 @@ impl Ready<'_> {
             .map(|(operation, _)| operation.uid.as_str())
             .collect();
         fence.applied(&id, &done).await;
+        let stopped = stop.as_ref().map(ToString::to_string);
+        noted.ends(&EndOf { outcomes: &outcomes, ended, open, stopped: stopped.as_deref() }).await;
         fence.release().await;
         if !open {
             files.close_run(&run_id)?;
