@@ -11,6 +11,7 @@ mod kills;
 mod life;
 mod lost;
 mod make;
+mod refused;
 mod snapshots;
 
 use bench::Bench;

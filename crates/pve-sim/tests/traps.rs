@@ -392,3 +392,45 @@ fn a_reload_takes_everybodys_edits_into_force() {
         assert_eq!(ok(&world, "GET", &format!("{path}/{iface}"), &[])["method"], "static", "{iface}");
     }
 }
+
+/// Every test that the list of traps names is there.
+///
+/// Seen failing with: a name that no test has.
+#[test]
+fn the_list_of_traps_names_tests_that_there_are() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
+    let list = page.split("## Traps of Proxmox VE").nth(1).unwrap().split("\n## ").next().unwrap();
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+    let mut units = String::new();
+    let mut folders = vec![root.join("crates/reconcile/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => units.push_str(&std::fs::read_to_string(path).unwrap()),
+            }
+        }
+    }
+    let named: Vec<&str> = list.split('`').filter(|word| word.contains("::")).collect();
+    assert!(named.len() > 60, "{named:?}");
+    for name in named {
+        let parts: Vec<&str> = name.split("::").collect();
+        let source = match parts[..] {
+            ["traps" | "writes" | "http" | "control" | "cluster_wide", _] => {
+                text(&format!("crates/pve-sim/tests/{}.rs", parts[0]))
+            }
+            ["transport", _] => text("crates/pve-client/tests/transport.rs"),
+            ["desired", _] => text("crates/reconcile/tests/desired.rs"),
+            ["planner" | "applying", file, _] => {
+                text(&format!("crates/reconcile/tests/{}/{file}.rs", parts[0]))
+            }
+            ["apply", file, _] => text(&format!("tests/e2e/apply/{file}.rs")),
+            ["unit", _] => units.clone(),
+            _ => String::new(),
+        };
+        let test = parts.last().unwrap();
+        assert!(source.contains(&format!("fn {test}(")), "docs/testing.md names {name}, which there is not");
+    }
+}
