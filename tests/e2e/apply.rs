@@ -12,6 +12,7 @@ mod kills;
 mod life;
 mod lost;
 mod make;
+mod refused;
 mod snapshots;
 
 use bench::Bench;

@@ -14,6 +14,7 @@ use crate::canonical::{Canonical, hex};
 use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 use crate::plan::canonical_json;
 
+pub(crate) use check::IMPORT;
 pub use check::{Problem, check};
 pub use convert::{entered, from_document};
 pub use export::{guest_entry, to_document};

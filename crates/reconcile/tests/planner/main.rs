@@ -7,6 +7,7 @@ mod estate;
 mod file;
 mod guards;
 mod moves;
+mod never;
 mod operations;
 mod properties;
 mod requests;
