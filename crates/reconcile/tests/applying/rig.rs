@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use pve_client::{Auth, CaSource, ClientConfig, PveClient, Trust};
+use pve_client::{Auth, CaSource, ClientConfig, PveClient, RetryPolicy, Trust};
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_graph::lease::{Holder, Lease, Purpose};
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
@@ -174,6 +174,7 @@ pub struct Rig {
     pub keys: Graph,
     /// The storage that every node has.
     pub shared: String,
+    config: ClientConfig,
     kept: Kept,
     dir: TempDir,
 }
@@ -197,8 +198,8 @@ impl Rig {
         let server = SimServer::start(world, SimOptions::default()).await.unwrap();
         let auth = Auth::Token { id: token.id.parse().unwrap(), secret: token.secret.into() };
         let trust = Trust::CaFile(CaSource::Pem(server.ca_pem().as_bytes().to_vec()));
-        let client =
-            PveClient::new(ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust)).unwrap();
+        let config = ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust);
+        let client = PveClient::new(config.clone()).unwrap();
         let patience = Patience {
             retries: 2,
             backoff: Duration::from_millis(1),
@@ -210,6 +211,7 @@ impl Rig {
         let mut rig = Self {
             server,
             client,
+            config,
             desired: from_document(
                 &read("{\"version\":1,\"plugins\":{\"proxmox\":{}}}", Form::Json).unwrap(),
                 &"rig".parse().unwrap(),
@@ -245,6 +247,12 @@ impl Rig {
             self.kept.0.lock().unwrap().insert(uid.clone(), binding.clone());
             self.bindings.insert(uid, binding);
         }
+    }
+
+    /// Lets the client ask once only.
+    pub fn give_up_soon(&mut self) {
+        self.config.retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
+        self.client = PveClient::new(self.config.clone()).unwrap();
     }
 
     pub fn world(&self) -> &World {
