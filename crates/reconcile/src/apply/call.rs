@@ -414,14 +414,14 @@ impl Sending<'_, '_> {
                 Ok((After::Not(_), _))
                     if said.is_good() && !given_up && looked < looks(request, &run.patience, ha) =>
                 {
-                    tokio::time::sleep(run.patience.between).await;
+                    tokio::time::sleep(run.patience.after(looked)).await;
                 }
                 Ok((After::Not(fields), seen)) => break (fields, seen),
                 // A node may be silent for a moment while the guest comes to it.
                 Err(Unseen { passes: true, .. })
                     if said.is_good() && looked < looks(request, &run.patience, ha) =>
                 {
-                    tokio::time::sleep(run.patience.between).await;
+                    tokio::time::sleep(run.patience.after(looked)).await;
                 }
                 Err(Unseen { why, .. }) => {
                     let said = hidden.redacted(&said.text());
@@ -483,15 +483,21 @@ impl Sending<'_, '_> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
         let goes_back = goes_back(request);
+        // What starts a task is found by it, however long that takes then.
+        let starts = !self.task_kinds().is_empty();
+        let enough = |ha: bool| match ha || !starts {
+            true => looks(request, &run.patience, ha),
+            false => run.patience.looks,
+        };
         let (mut last, mut ha) = (String::new(), false);
         let mut looked = 0;
         loop {
-            let enough = if resumed && guarded { 1 } else { looks(request, &run.patience, ha) };
+            let enough = if resumed && guarded { 1 } else { enough(ha) };
             if looked >= enough {
                 break;
             }
             if looked > 0 {
-                tokio::time::sleep(run.patience.between).await;
+                tokio::time::sleep(run.patience.after(looked)).await;
             }
             looked += 1;
             match self.lost_task(began).await {
@@ -545,10 +551,14 @@ impl Sending<'_, '_> {
         Ok(tasks.into_iter().rfind(|upid| !known.contains(&upid.to_string())))
     }
 
+    fn task_kinds(&self) -> Vec<String> {
+        task_kinds(self.request, self.operation.kind == GuestType::Lxc)
+    }
+
     /// Tasks of ours of the kind that this call starts, from about `began` on.
     async fn tasks(&self, began: i64) -> Result<Vec<Upid>, ApiError> {
         let Self { run, operation, request, .. } = *self;
-        let kinds = task_kinds(request, operation.kind == GuestType::Lxc);
+        let kinds = self.task_kinds();
         if kinds.is_empty() {
             return Ok(Vec::new());
         }

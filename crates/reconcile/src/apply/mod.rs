@@ -122,13 +122,15 @@ pub struct Patience {
     pub retries: u32,
     /// The wait before the first of them; each next one is twice as long.
     pub backoff: Duration,
+    /// The wait between the first two looks at a guest; each next one is twice as long, up to `between`.
+    pub first: Duration,
     /// How often a guest is looked at until it shows what was done, or is taken for unchanged.
     pub looks: u32,
     /// The same for a restart.
     pub restart_looks: u32,
     /// The same for a state that high availability was asked for: it shuts guests down itself.
     pub ha_looks: u32,
-    /// The wait between two looks.
+    /// The longest wait between two looks.
     pub between: Duration,
 }
 
@@ -136,13 +138,22 @@ impl Default for Patience {
     /// PVE waits ten seconds for a guest's lock itself; HA's states lag by up to ten.
     fn default() -> Self {
         Self {
-            retries: 5,
-            backoff: Duration::from_secs(1),
-            looks: 6,
-            restart_looks: 30,
-            ha_looks: 150,
+            retries: 7,
+            backoff: Duration::from_millis(250),
+            first: Duration::from_millis(100),
+            looks: 10,
+            restart_looks: 34,
+            ha_looks: 154,
             between: Duration::from_secs(2),
         }
+    }
+}
+
+impl Patience {
+    /// The wait after so many looks.
+    fn after(&self, looks: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(looks.saturating_sub(1));
+        self.first.saturating_mul(doubled).min(self.between)
     }
 }
 
@@ -561,6 +572,20 @@ fn set(outcomes: &mut [Option<Outcome>], at: usize, outcome: Option<Outcome>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_come_quickly_first_and_waits_stay_as_long() {
+        let patience = Patience::default();
+        assert_eq!(patience.after(1), Duration::from_millis(100));
+        assert_eq!((patience.after(3), patience.after(200)), (Duration::from_millis(400), patience.between));
+        let whole = |looks: u32| (1..looks).map(|looks| patience.after(looks)).sum::<Duration>().as_secs();
+        // A lock is waited for by PVE itself for as long.
+        assert!((10..13).contains(&whole(patience.looks)), "{}", whole(patience.looks));
+        assert!((58..62).contains(&whole(patience.restart_looks)), "{}", whole(patience.restart_looks));
+        assert!((298..310).contains(&whole(patience.ha_looks)), "{}", whole(patience.ha_looks));
+        let tries = (0..patience.retries).map(|retry| patience.backoff * 2_u32.pow(retry));
+        assert!((30..40).contains(&tries.sum::<Duration>().as_secs()));
+    }
 
     #[test]
     fn nothing_is_sent_once_plan_or_approval_have_ended() {

@@ -203,6 +203,7 @@ impl Rig {
         let patience = Patience {
             retries: 2,
             backoff: Duration::from_millis(1),
+            first: Duration::from_millis(2),
             looks: 3,
             restart_looks: 3,
             ha_looks: 400,
