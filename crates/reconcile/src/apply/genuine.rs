@@ -129,22 +129,7 @@ mod tests {
             status: None,
             requests: vec![request],
         };
-        Plan {
-            cluster: "rig".to_owned(),
-            generation: 1,
-            desired_sha256: String::new(),
-            made_at: 100,
-            expires_at: 100 + VALID_SECONDS,
-            operations: vec![operation],
-            blocked: Vec::new(),
-            postponed: Vec::new(),
-            warnings: Vec::new(),
-            policies: BTreeMap::new(),
-            observed: Vec::new(),
-            restarts: 0,
-            deletes: 0,
-            blast: 1,
-        }
+        Plan { operations: vec![operation], ..Plan::of_nothing("rig", 100) }
     }
 
     fn put(path: &str) -> Request {

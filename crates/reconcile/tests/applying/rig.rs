@@ -397,7 +397,7 @@ impl Rig {
         };
         journal.add(now(), first).unwrap();
         let live = live::read(&self.client, Some(&BTreeSet::new())).await.unwrap();
-        let run = Run::new(Setup {
+        let setup = Setup {
             client: &self.client,
             plan,
             desired: &self.desired,
@@ -412,9 +412,9 @@ impl Rig {
             who: Who { actor: "test".to_owned(), approver: "test".to_owned() },
             valid_until: plan.expires_at,
             told: BTreeMap::new(),
-            journal,
-            audit: Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap(),
-        });
+        };
+        let audit = Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap();
+        let run = Run::new(setup, journal, audit);
         let mut going = Box::pin(run.go());
         let mut seen = || see(&std::fs::read_to_string(&path).unwrap());
         let went = std::future::poll_fn(|context| {
