@@ -195,6 +195,32 @@ async fn a_plan_file_is_approved_as_it_is_and_in_time(graph: &Graph) {
 }
 on_both_stores!(approved => a_plan_file_is_approved_as_it_is_and_in_time);
 
+/// Seen failing with: operations of which nothing is noted.
+async fn a_run_and_what_it_did_are_nodes(graph: &Graph) {
+    let (server, rig, _) = managed(graph).await;
+    let mut rig = with_token(rig.without_clusters(), &server, ROOT_TOKEN);
+    rig.settings = "\n[apply]\ndirectory = \"state\"\n".to_owned();
+    desire(&rig, &[(500, json!({ "name": "new" }))]).await;
+    plan(&rig, 0, &[]).await;
+    rig.run(&["apply", "plan.json", "--auto-approve"]).await.ended(0);
+    let [run] = rig.nodes("Run").await.try_into().expect("one run");
+    assert_eq!((&run["state"], &run["done"], &run["open"]), (&json!("applied"), &json!(2), &json!(false)));
+    let did = rig
+        .read(
+            "MATCH (r:Run)-[d:DID]->(o:PlanOp)-[:AFFECTS]->(g:ProxmoxVM) \
+             RETURN o.action AS action, d.result AS result, g.vmid AS vmid ORDER BY action",
+        )
+        .await;
+    let row = |action: &str| json!({ "action": action, "result": "done", "vmid": 500 });
+    assert_eq!(did, [row("configure"), row("mark")]);
+    let plan = &rig
+        .read("MATCH (:Run)-[:OF_PLAN]->(p:Plan) RETURN p.approver AS approver, p.operations AS operations")
+        .await;
+    assert_eq!(plan, &[json!({ "approver": null, "operations": 2 })]);
+    server.shutdown().await;
+}
+on_both_stores!(noted => a_run_and_what_it_did_are_nodes);
+
 async fn why_tells_reasons_calls_edges_and_what_blocks(graph: &Graph) {
     let (server, rig, _) = managed(graph).await;
     let changes =
