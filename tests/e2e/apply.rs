@@ -1,6 +1,7 @@
 //! Plans carried out: real processes, the simulator over HTTPS, a real Neo4j.
 
 mod back;
+mod begins;
 mod bench;
 mod clone;
 mod disks;

@@ -19,6 +19,8 @@ pub enum Case {
     Start,
     /// `pvegraph plan`: 50 nodes, 10,000 desired guests, no latency
     Plan,
+    /// `pvegraph apply` of 200 changes: 20 nodes, 1,000 desired guests, 20 ms
+    Apply,
 }
 
 /// A simulated estate. Nodes and guests are those of all clusters together.
@@ -42,6 +44,7 @@ impl Estate {
             Case::Standard => (1, 50, 10_000, 20),
             Case::Large => (10, 500, 100_000, 20),
             Case::Plan => (1, 50, 10_000, 0),
+            Case::Apply => (1, 20, 1_000, 20),
             Case::Start => return None,
         };
         Some(Self { clusters, nodes, guests, latency_ms })

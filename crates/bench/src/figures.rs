@@ -159,6 +159,45 @@ impl PlanRun {
     }
 }
 
+/// Applying to one estate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Applies {
+    /// The estate.
+    pub estate: Estate,
+    /// The simulator's seed.
+    pub seed: u64,
+    /// Operations of each plan.
+    pub operations: usize,
+    /// One after the other.
+    pub rounds: Vec<ApplyRun>,
+}
+
+/// One `pvegraph apply`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ApplyRun {
+    /// What the process used.
+    pub usage: Usage,
+    /// Requests, as the simulator counts them.
+    pub requests: u64,
+    /// Operations under way at once, at most.
+    pub most: usize,
+    /// The same on average, whenever one began in the middle of the run.
+    pub mean: f64,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// Syncs.
+    pub estates: Vec<Measured>,
+    /// Plans.
+    pub plan: Option<Plans>,
+    /// Applying.
+    pub apply: Option<Applies>,
+    /// Starts.
+    pub start: Option<Starts>,
+}
+
 /// Many starts of the program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Starts {

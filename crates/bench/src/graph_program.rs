@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::figures::{PlanRun, Sync, Usage};
+use crate::applies::under_way;
+use crate::figures::{ApplyRun, PlanRun, Sync, Usage};
 use crate::problem::{Problem, While};
 use crate::processes::measure;
 use crate::simulators::Simulator;
@@ -59,7 +60,8 @@ impl GraphProgram {
     ) -> Result<Self, Problem> {
         write_secret(&directory.join("neo4j.password"), &login.password)?;
         let mut text = format!(
-            "[store]\nuri = {:?}\nuser = {:?}\npassword_file = \"neo4j.password\"\n",
+            "[store]\nuri = {:?}\nuser = {:?}\npassword_file = \"neo4j.password\"\n\n\
+             [apply]\ndirectory = \"state\"\n",
             login.uri, login.user
         );
         for simulator in simulators {
@@ -121,6 +123,19 @@ impl GraphProgram {
         let told: ToldPlan = serde_json::from_str(&ended.out).when("the answer of pvegraph plan")?;
         let run = PlanRun { usage: ended.usage, requests, cluster_seconds: told.cluster_seconds };
         Ok((run, told.rows.len()))
+    }
+
+    /// `pvegraph apply` of the last plan.
+    ///
+    /// # Errors
+    /// It does not start, fails, or what it tells or asked can't be counted.
+    pub async fn apply(&self, simulators: &[Simulator]) -> Result<ApplyRun, Problem> {
+        let before = requests(simulators).await?;
+        let ended = measure(&mut self.command(&["apply", "plan.json", "--auto-approve", "--events"]))?;
+        let ended = ended.with_code("pvegraph apply", &[0])?;
+        let requests = requests(simulators).await? - before;
+        let (most, mean) = under_way(&ended.out)?;
+        Ok(ApplyRun { usage: ended.usage, requests, most, mean })
     }
 
     /// `pvegraph sync`.

@@ -1,7 +1,9 @@
 //! `pvegraph-bench`: runs simulated clusters, a real Neo4j and `pvegraph` as separate processes, measures what each run takes,
 //! and holds it against what is physically needed, measured beside it. See `docs/bench.md`.
 
+mod applies;
 mod case;
+mod desired_estate;
 mod figures;
 mod floors;
 mod graph_program;
@@ -22,7 +24,7 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use case::{Case, Estate};
-use figures::{Measured, Plans, Starts};
+use figures::Figures;
 use problem::{Problem, While};
 use rounds::Bench;
 use table::Format;
@@ -122,48 +124,41 @@ async fn bench(arguments: &Arguments) -> Result<(), Problem> {
         starts: usize::from(arguments.starts),
         seed: u64::from(arguments.seed.unwrap_or_else(rand::random)),
     };
-    let mut estates: Vec<Measured> = Vec::new();
-    let (mut starts, mut plans) = (None, None);
+    let mut figures = Figures::default();
     for case in &arguments.cases {
         match Estate::of(*case) {
-            None => starts = Some(bench.start()?),
+            None => figures.start = Some(bench.start()?),
             Some(estate) if *case == Case::Plan => {
-                plans = Some(bench.plans(&arguments.changed(estate)).await?);
+                figures.plan = Some(bench.plans(&arguments.changed(estate)).await?);
+            }
+            Some(estate) if *case == Case::Apply => {
+                figures.apply = Some(bench.applies(&arguments.changed(estate)).await?);
             }
             Some(estate) => {
                 let name = clap::ValueEnum::to_possible_value(case)
                     .map_or(String::new(), |it| it.get_name().to_owned());
-                estates.push(bench.estate(&name, &arguments.changed(estate)).await?);
+                figures.estates.push(bench.estate(&name, &arguments.changed(estate)).await?);
             }
         }
         // What was measured is kept, whatever comes later.
         if let Some(file) = &arguments.json {
-            write(file, &estates, plans.as_ref(), starts.as_ref())?;
+            write(file, &figures)?;
         }
     }
     let out = arguments.out;
     println!("Measured. Times are best of the rounds, memory is the worst.\n");
-    if !estates.is_empty() {
-        println!("{}\n", table::figures(&estates, out));
+    if !figures.estates.is_empty() {
+        println!("{}\n", table::figures(&figures.estates, out));
     }
-    println!("{}\n", table::verdicts(&verdict::verdicts(&estates, plans.as_ref(), starts.as_ref()), out));
-    println!("{}", table::notes(&estates, plans.as_ref(), starts.as_ref()));
+    println!("{}\n", table::verdicts(&verdict::verdicts(&figures), out));
+    println!("{}", table::notes(&figures));
     Ok(())
 }
 
-fn write(
-    file: &Path,
-    estates: &[Measured],
-    plans: Option<&Plans>,
-    starts: Option<&Starts>,
-) -> Result<(), Problem> {
-    let all = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "estates": estates,
-        "plan": plans,
-        "start": starts,
-        "verdicts": verdict::verdicts(estates, plans, starts),
-    });
+fn write(file: &Path, figures: &Figures) -> Result<(), Problem> {
+    let mut all = json!(figures);
+    all["version"] = json!(env!("CARGO_PKG_VERSION"));
+    all["verdicts"] = json!(verdict::verdicts(figures));
     let text = serde_json::to_string_pretty(&all).when("the figures")?;
     std::fs::write(file, text + "\n").when(&file.display().to_string())
 }

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::figures::{Measured, Plans, Starts, Sync, Usage};
+use crate::figures::{Applies, Figures, Measured, Plans, Starts, Sync, Usage};
 use crate::verdict::{Judged, megabytes};
 
 /// How tables are printed.
@@ -122,7 +122,8 @@ pub fn verdicts(judged: &[Judged], format: Format) -> String {
 }
 
 /// What is not in a table: rows and bytes, seeds, load averages, starts.
-pub fn notes(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts>) -> String {
+pub fn notes(figures: &Figures) -> String {
+    let Figures { estates, plan, apply, start } = figures;
     let mut lines = Vec::new();
     for one in estates {
         let (low, high) = one.load_average();
@@ -146,7 +147,7 @@ pub fn notes(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts
             ));
         }
     }
-    if let Some(Plans { estate, seed, operations, rounds }) = plans {
+    if let Some(Plans { estate, seed, operations, rounds }) = plan {
         lines.push(format!(
             "plan: {estate}; seed {seed}; {operations} operations; best of {} rounds counts",
             rounds.len()
@@ -164,7 +165,24 @@ pub fn notes(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts
             ));
         }
     }
-    if let Some(Starts { count, median_seconds, least_seconds, load_average }) = starts {
+    if let Some(Applies { estate, seed, operations, rounds }) = apply {
+        lines.push(format!("apply: {estate}; seed {seed}; {operations} operations"));
+        for (run, number) in rounds.iter().zip(1..) {
+            let usage = &run.usage;
+            lines.push(format!(
+                "apply, round {number}: {:.2} s, {} requests; under way at once at most {}, on average {:.2}; {:.2} s of CPU, {:.1} MB; \
+                 load average {:.2}",
+                usage.wall_seconds,
+                run.requests,
+                run.most,
+                run.mean,
+                usage.cpu_seconds,
+                megabytes(usage.peak_bytes),
+                usage.load_average
+            ));
+        }
+    }
+    if let Some(Starts { count, median_seconds, least_seconds, load_average }) = start {
         lines.push(format!(
             "start: median {:.1} ms, least {:.1} ms of {count} starts; load average {load_average:.2}",
             median_seconds * 1e3,
@@ -248,7 +266,8 @@ mod tests {
 
     #[test]
     fn verdicts_are_printed_with_their_unit_and_ratio() {
-        let judged = verdict::verdicts(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None, None);
+        let estates = vec![measured(10_000, vec![round(10.0, 7.0, 5.0)])];
+        let judged = verdict::verdicts(&Figures { estates, ..Figures::default() });
         let text = verdicts(&judged, Format::DocsTable);
         assert!(text.lines().nth(1).unwrap().starts_with("|-"), "{text}");
         let row = text.lines().find(|line| line.contains("1/40")).unwrap();
@@ -259,7 +278,10 @@ mod tests {
 
     #[test]
     fn notes_name_the_seed_and_the_load() {
-        let text = notes(&[measured(10_000, vec![round(10.0, 7.0, 5.0)])], None, None);
+        let text = notes(&Figures {
+            estates: vec![measured(10_000, vec![round(10.0, 7.0, 5.0)])],
+            ..Figures::default()
+        });
         assert!(text.contains("seed 7") && text.contains("load average 0.50 to 0.50"), "{text}");
         assert!(text.contains("45000 nodes and 75000 relationships"), "{text}");
     }

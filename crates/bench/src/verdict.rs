@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::figures::{Measured, Plans, Starts};
+use crate::applies::ALLOWED;
+use crate::figures::{Applies, Figures, Measured, Plans};
 
 /// Guests from which on the absolute bounds are meant.
 const STANDARD_GUESTS: usize = 10_000;
@@ -74,9 +75,11 @@ fn judge(
 }
 
 /// All bounds that these figures can be held against.
-pub fn verdicts(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Starts>) -> Vec<Judged> {
+pub fn verdicts(figures: &Figures) -> Vec<Judged> {
+    let Figures { estates, plan, apply, start } = figures;
     let mut all: Vec<Judged> = estates.iter().flat_map(of_estate).collect();
-    all.extend(plans.into_iter().flat_map(of_plans));
+    all.extend(plan.iter().flat_map(of_plans));
+    all.extend(apply.iter().flat_map(of_applies));
     let of_size = |guests| estates.iter().find(|one| one.estate.guests == guests);
     if let Some(large) = of_size(LARGE_GUESTS) {
         let standard = of_size(STANDARD_GUESTS);
@@ -94,7 +97,7 @@ pub fn verdicts(estates: &[Measured], plans: Option<&Plans>, starts: Option<&Sta
         let what = "client's peak memory ≤ 1.5 × that at 10,000 guests";
         all.push(judge(&large.case, what, "MB", Some(peak(large)), bound));
     }
-    if let Some(starts) = starts {
+    if let Some(starts) = start {
         let median = Some(starts.median_seconds * 1e3);
         all.push(judge("start", "pvegraph --version, median ≤ 10 ms", "ms", median, Some(10.0)));
     }
@@ -111,6 +114,13 @@ fn of_plans(plans: &Plans) -> Vec<Judged> {
         judge("plan", "plan from the graph, the cluster's answers aside ≤ 3 s", "s", own, bound(3.0)),
         judge("plan", "plan's peak memory ≤ 300 MB", "MB", peak, bound(300.0)),
     ]
+}
+
+fn of_applies(applies: &Applies) -> Vec<Judged> {
+    let mean = applies.rounds.iter().map(|run| run.mean).max_by(f64::total_cmp);
+    let empty = mean.map(|mean| ALLOWED as f64 - mean);
+    let what = "apply of 200 changes: of eight operations at once, those not used on average ≤ 0.5";
+    vec![judge("apply", what, "", empty, Some(0.5))]
 }
 
 /// Bytes in megabytes.
@@ -163,8 +173,12 @@ fn of_estate(one: &Measured) -> Vec<Judged> {
 mod tests {
     use super::*;
     use crate::case::Estate;
-    use crate::figures::{PlanRun, Usage};
+    use crate::figures::{ApplyRun, PlanRun, Starts, Usage};
     use crate::samples::{measured, round};
+
+    fn syncs<const N: usize>(estates: [Measured; N]) -> Figures {
+        Figures { estates: estates.into(), ..Figures::default() }
+    }
 
     fn find<'a>(all: &'a [Judged], start: &str) -> &'a Judged {
         all.iter().find(|one| one.what.starts_with(start)).unwrap()
@@ -185,7 +199,7 @@ mod tests {
     fn the_best_of_the_rounds_counts_and_the_worst_memory() {
         // Crawl floors 7 and 6, load floors 5 and 4: the bound of the first run is 1.3 × 6 + 1.
         let mut one = measured(10_000, vec![round(12.0, 7.0, 5.0), round(10.0, 6.0, 4.0)]);
-        let all = verdicts(std::slice::from_ref(&one), None, None);
+        let all = verdicts(&syncs([one.clone()]));
         let wall = find(&all, "wall, first run ≤ 1.3");
         assert_eq!((wall.measured, wall.bound), (Some(10.0), Some(1.3 * 6.0 + 1.0)));
         assert_eq!(wall.verdict, Verdict::Fail);
@@ -194,7 +208,7 @@ mod tests {
         assert_eq!(find(&all, "client's CPU").measured, Some(2.0));
 
         one.rounds[1].second.usage.peak_bytes = 120_000_000;
-        let all = verdicts(&[one], None, None);
+        let all = verdicts(&syncs([one]));
         let memory = find(&all, "client's peak");
         assert_eq!((memory.measured, memory.verdict), (Some(120.0), Verdict::Fail));
     }
@@ -203,7 +217,7 @@ mod tests {
     fn what_the_program_does_not_tell_is_unknown() {
         let mut one = measured(10_000, vec![round(12.0, 7.0, 5.0)]);
         one.rounds[0].first.load_seconds = None;
-        let all = verdicts(&[one], None, None);
+        let all = verdicts(&syncs([one]));
         assert_eq!(find(&all, "load, first").verdict, Verdict::Unknown);
         assert_eq!(find(&all, "load, second").verdict, Verdict::Unknown);
         assert_ne!(find(&all, "crawl, first").verdict, Verdict::Unknown);
@@ -211,17 +225,17 @@ mod tests {
 
     #[test]
     fn absolute_bounds_are_for_the_estate_that_they_name() {
-        let all = verdicts(&[measured(60, vec![round(1.0, 1.0, 1.0)])], None, None);
+        let all = verdicts(&syncs([measured(60, vec![round(1.0, 1.0, 1.0)])]));
         assert_eq!(all.len(), 5);
     }
 
     #[test]
     fn the_large_estate_is_held_against_the_standard_one() {
         let large = measured(100_000, vec![round(111.0, 70.0, 50.0)]);
-        let alone = verdicts(std::slice::from_ref(&large), None, None);
+        let alone = verdicts(&syncs([large.clone()]));
         assert_eq!(find(&alone, "wall, first run: by").verdict, Verdict::Unknown);
         let standard = measured(10_000, vec![round(10.0, 7.0, 5.0)]);
-        let both = verdicts(&[standard, large], None, None);
+        let both = verdicts(&syncs([standard, large]));
         let grown = find(&both, "wall, first run: by");
         assert_eq!((grown.measured, grown.verdict), (Some(11.1), Verdict::Fail));
         assert_eq!(find(&both, "client's peak memory ≤ 1.5").bound, Some(75.0));
@@ -232,18 +246,36 @@ mod tests {
         let usage = Usage { wall_seconds: 9.0, cpu_seconds: 3.0, peak_bytes: 400_000_000, load_average: 0.0 };
         let run = PlanRun { usage, requests: 10_000, cluster_seconds: 7.0 };
         let estate = Estate { clusters: 1, nodes: 50, guests: 10_000, latency_ms: 0 };
-        let mut plans = Plans { estate, seed: 7, operations: 100, rounds: vec![run] };
-        let judged = verdicts(&[], Some(&plans), None);
+        let plan = Plans { estate, seed: 7, operations: 100, rounds: vec![run] };
+        let mut figures = Figures { plan: Some(plan.clone()), ..Figures::default() };
+        let judged = verdicts(&figures);
         assert_eq!((judged[0].measured, judged[0].verdict), (Some(2.0), Verdict::Pass));
         assert_eq!((judged[1].measured, judged[1].verdict), (Some(400.0), Verdict::Fail));
-        plans.estate.guests = 60;
-        assert!(verdicts(&[], Some(&plans), None).iter().all(|one| one.verdict == Verdict::Unknown));
+        figures.plan = Some(Plans { estate: Estate { guests: 60, ..plan.estate.clone() }, ..plan });
+        assert!(verdicts(&figures).iter().all(|one| one.verdict == Verdict::Unknown));
+    }
+
+    #[test]
+    fn applying_is_judged_by_what_it_leaves_unused() {
+        let usage = Usage { wall_seconds: 9.0, cpu_seconds: 3.0, peak_bytes: 40_000_000, load_average: 0.0 };
+        let estate = Estate { clusters: 1, nodes: 20, guests: 1_000, latency_ms: 20 };
+        let run = |mean| ApplyRun { usage, requests: 1_000, most: 8, mean };
+        let mut apply = Applies { estate, seed: 7, operations: 200, rounds: vec![run(7.0), run(7.75)] };
+        let judged =
+            |apply: &Applies| verdicts(&Figures { apply: Some(apply.clone()), ..Figures::default() });
+        let best = judged(&apply);
+        assert_eq!((best[0].measured, best[0].verdict), (Some(0.25), Verdict::Pass));
+        apply.rounds.pop();
+        assert_eq!(judged(&apply)[0].verdict, Verdict::Fail);
+        // Nothing was counted.
+        apply.rounds = vec![run(f64::NAN)];
+        assert_eq!(judged(&apply)[0].verdict, Verdict::Unknown);
     }
 
     #[test]
     fn a_start_is_told_in_milliseconds() {
         let starts = Starts { count: 3, median_seconds: 0.004, least_seconds: 0.003, load_average: 0.0 };
-        let all = verdicts(&[], None, Some(&starts));
+        let all = verdicts(&Figures { start: Some(starts), ..Figures::default() });
         assert_eq!((all[0].measured, all[0].verdict), (Some(4.0), Verdict::Pass));
     }
 }

@@ -17,13 +17,13 @@ fn built(name: &str) -> PathBuf {
     path
 }
 
-#[test]
-fn a_small_estate_is_measured_with_its_floors() {
+/// What the bench prints and the figures that it writes.
+fn bench(cases: &[&str]) -> (String, String, Value) {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("figures.json");
     let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
-        .args(["small", "start", "--runs", "1", "--starts", "3", "--latency-ms", "1", "--out", "docs-table"])
-        .args(["--heap", "512m", "--page-cache", "64m"])
+        .args(cases)
+        .args(["--out", "docs-table", "--heap", "512m", "--page-cache", "64m"])
         .arg("--pvegraph")
         .arg(built("pvegraph"))
         .arg("--pve-sim")
@@ -32,10 +32,15 @@ fn a_small_estate_is_measured_with_its_floors() {
         .arg(&json)
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
+    (out, err, serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap())
+}
 
-    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+#[test]
+fn a_small_estate_is_measured_with_its_floors() {
+    let (out, err, figures) = bench(&["small", "start", "--runs", "1", "--starts", "3", "--latency-ms", "1"]);
     let estate = &figures["estates"][0];
     let seed = estate["seed"].as_u64().unwrap();
     assert!(err.contains(&format!("seed {seed}")) && out.contains(&format!("seed {seed}")), "{out}\n{err}");
@@ -58,27 +63,23 @@ fn a_small_estate_is_measured_with_its_floors() {
 }
 
 #[test]
-fn plans_of_a_small_estate_are_measured() {
-    let directory = tempfile::tempdir().unwrap();
-    let json = directory.path().join("figures.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_pvegraph-bench"))
-        .args(["plan", "--nodes", "3", "--guests", "120", "--runs", "2", "--out", "docs-table"])
-        .args(["--heap", "512m", "--page-cache", "64m"])
-        .arg("--pvegraph")
-        .arg(built("pvegraph"))
-        .arg("--pve-sim")
-        .arg(built("pve-sim"))
-        .arg("--json")
-        .arg(&json)
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+fn plans_and_applying_to_a_small_estate_are_measured() {
+    let (out, _, figures) = bench(&["plan", "apply", "--nodes", "5", "--guests", "120", "--runs", "2"]);
     let plan = &figures["plan"];
     assert_eq!((&plan["operations"], plan["rounds"].as_array().unwrap().len()), (&1.into(), 2));
     let run = &plan["rounds"][0];
     assert!(run["requests"].as_u64().unwrap() > 120, "one for each guest at least: {run}");
     assert!(run["usage"]["peak_bytes"].as_u64().unwrap() > 1_000_000);
-    assert!(out.contains("plan, round 2") && out.contains("peak memory ≤ 300 MB"), "{out}");
+    let apply = &figures["apply"];
+    assert_eq!((&apply["operations"], apply["rounds"].as_array().unwrap().len()), (&24.into(), 2));
+    let run = &apply["rounds"][0];
+    let most = run["most"].as_u64().unwrap();
+    assert!((1..=8).contains(&most) && run["mean"].as_f64().unwrap() <= 8.0, "{run}");
+    assert!(run["requests"].as_u64().unwrap() > 24, "{run}");
+    assert!(
+        out.contains("apply, round 2")
+            && out.contains("plan, round 2")
+            && out.contains("peak memory ≤ 300 MB"),
+        "{out}"
+    );
 }

@@ -214,7 +214,6 @@ impl PveClient {
     async fn write(&self, method: Method, path: &ApiPath, form: &[(&str, &str)]) -> Result<Value, ApiError> {
         // A write that has begun is not cut off by the run's deadline: nobody would know what became of it.
         self.within_run(path, async { Ok(()) }).await?;
-        let session = &self.shared.session;
         let target = path.target()?;
         let form = (method != Method::DELETE).then(|| encode_form(form));
         let request = |credentials: Credentials| Request {
@@ -228,15 +227,7 @@ impl PveClient {
             // A new token's secret is shown in such an answer.
             secret_answer: true,
         };
-        let credentials = session.credentials(None, self).await?;
-        let ticket = credentials.ticket;
-        let mut result = self.send_patiently(&request(credentials)).await;
-        if session.is_renewable() && result.as_ref().is_err_and(ApiError::is_unauthorized) {
-            let credentials = session.credentials(ticket, self).await?;
-            result = self.send_patiently(&request(credentials)).await;
-        }
-        let data = result.map_err(|error| session.name_refusal(error))?;
-        parsed(path, &data, true)
+        parsed(path, &self.signed(request).await?, true)
     }
 
     /// What has been done so far.
@@ -281,7 +272,6 @@ impl PveClient {
     }
 
     async fn read(&self, path: &ApiPath) -> Result<Box<RawValue>, ApiError> {
-        let session = &self.shared.session;
         let target = path.target()?;
         let request = |credentials: Credentials| Request {
             method: Method::GET,
@@ -293,6 +283,15 @@ impl PveClient {
             limited: true,
             secret_answer: false,
         };
+        self.signed(request).await
+    }
+
+    /// Sends a request with the session's credentials, and once more with a new ticket where the server no longer takes the old one.
+    async fn signed<'a>(
+        &self,
+        request: impl Fn(Credentials) -> Request<'a>,
+    ) -> Result<Box<RawValue>, ApiError> {
+        let session = &self.shared.session;
         let credentials = session.credentials(None, self).await?;
         let ticket = credentials.ticket;
         let mut result = self.send_patiently(&request(credentials)).await;

@@ -280,20 +280,17 @@ pub async fn read(client: &PveClient, wanted: Option<&BTreeSet<i64>>) -> Result<
             rows.push((kind, guest));
         }
     }
-    let configs: Vec<_> = stream::iter(rows)
-        .map(|(kind, row)| async move { (kind, row, config(client, kind, row).await) })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    for (kind, row, config) in configs {
-        let vmid = i64::from(row.vmid.get());
-        match config {
-            Ok(config) => {
-                live.guests.insert(vmid, LiveGuest::new(kind, row, &config));
-            }
-            Err(reason) => {
-                live.unread.insert(vmid, reason);
-            }
+    // What PVE answered is larger than what is kept of it, so it goes at once.
+    let mut guests = stream::iter(rows)
+        .map(|(kind, row)| async move {
+            let config = config(client, kind, row).await;
+            (i64::from(row.vmid.get()), config.map(|config| LiveGuest::new(kind, row, &config)))
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((vmid, guest)) = guests.next().await {
+        match guest {
+            Ok(guest) => drop(live.guests.insert(vmid, guest)),
+            Err(reason) => drop(live.unread.insert(vmid, reason)),
         }
     }
     Ok(live)

@@ -97,6 +97,11 @@ impl Approve {
                 );
                 return Err(Failure::new(Exit::Stale, of_file(text)));
             }
+            // What is written by hand in Cypher does not raise the generation.
+            if stored.sha256 != plan.desired_sha256 {
+                let text = "what is desired was changed by hand since it was made: plan again".to_owned();
+                return Err(Failure::new(Exit::Stale, of_file(text)));
+            }
             let expires_at = plan.expires_at.min(now + self.minutes * 60);
             let approval = Approval { approver, at: now, expires_at };
             stored::approve(&*store, &id, &plan, &stored.desired, &approval).await?;

@@ -29,8 +29,8 @@ use crate::render::{Output, Report};
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with 6 where something forbids the plan. Only guests that are bound (`pvegraph adopt`) and managed are ever in it, and a token \
-that may read is enough to make it.
+Ends with 6 where something forbids the plan. Of the guests that are there only those that are bound (`pvegraph adopt`) and managed are \
+ever in it; new ones are those that are desired and not there. A token that may read is enough to make it.
 
 Examples:
   pvegraph plan

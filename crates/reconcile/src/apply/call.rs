@@ -17,7 +17,7 @@ use crate::desired::Guest;
 use crate::journal::{Call, Event, Found, Reached};
 use crate::lines::LinesError;
 use crate::live::LiveError;
-use crate::plan::{FormValue, Method, Operation, Request};
+use crate::plan::{Action, FormValue, Method, Operation, Request};
 
 /// By how many seconds a node's clock may be behind this host's.
 const CLOCK_SKEW: i64 = 300;
@@ -595,10 +595,14 @@ impl Sending<'_, '_> {
             }
             Ok(Some(seen)) => {
                 let bound = self.found_before().or_else(|| self.operation.fingerprint.clone());
+                let (cluster, uid) = (&self.run.desired.cluster, &self.operation.uid);
+                // The name of a container's root volume may be another one's by now.
+                let signs = self.operation.kind == GuestType::Qemu || self.operation.action == Action::Mark;
                 let same = if renames(self.operation, self.request) {
-                    seen.guest.is_marked(&self.run.desired.cluster, &self.operation.uid)
+                    seen.guest.is_marked(cluster, uid)
                 } else {
-                    bound.is_none() || seen.guest.fingerprint() == bound
+                    bound.is_none()
+                        || seen.guest.fingerprint() == bound && (signs || seen.guest.is_signed(cluster, uid))
                 };
                 if !makes && !same {
                     return Err(Unseen::for_good("identity conflict: another guest has this number now"));

@@ -241,7 +241,7 @@ impl Plan {
     pub fn loses(&self) -> bool {
         let is = |operation: &Operation| {
             operation.effect == Effect::Delete
-                || matches!(operation.action, Action::Destroy | Action::RestoreSnapshot)
+                || matches!(operation.action, Action::Destroy | Action::RestoreSnapshot | Action::Template)
         };
         self.deletes > 0 || self.operations.iter().any(is)
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::try_join_all;
+use futures::try_join;
 use pvegraph_graph::desired_labels::{
     BINDING, DESIRED_BACKUP_JOB, DESIRED_CLUSTER, DESIRED_DISK, DESIRED_HA_RESOURCE, DESIRED_NETWORK,
     DESIRED_NIC, DESIRED_STORAGE, DESIRED_TEMPLATE, DESIRED_VM, Row,
@@ -51,19 +53,42 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
     let of = |text: String| store.read(Statement::new(text).with("cluster_id", cluster.as_str()));
     let estate = of("MATCH (e:DesiredEstate)\nWHERE e.cluster_id = $cluster_id\n\
                      RETURN e.generation AS generation, e.node AS node, e.lastupdated AS lastupdated"
-        .to_owned())
-    .await?;
-    let mut problems = Vec::new();
-    let mut guests: BTreeMap<String, Guest> = BTreeMap::new();
-    let text = format!(
+        .to_owned());
+    let vms = of(format!(
         "MATCH (n:{vm})\nWHERE n.cluster_id = $cluster_id\n\
          RETURN {columns}, [(n)-[m:MAY_RUN_ON]->(p:ProxmoxNode) | [m.mode, p.name]] AS may_run_on,\n    \
          [(n)-[:DEPENDS_ON]->(o:{vm}) | o.uid] AS depends_on, [(n)-[:ANTI_AFFINITY]->(o:{vm}) | o.uid] AS anti_affinity,\n    \
          [(n)-[:CLONED_FROM]->(s:ProxmoxVM) | s.vmid] AS cloned_from",
         vm = DESIRED_VM.name,
         columns = columns(&DESIRED_VM),
-    );
-    for mut row in objects(of(text).await?) {
+    ));
+    let place = ", [(n)-[:ON_STORAGE]->(s:ProxmoxStorage) | s.name] AS on_storage";
+    let devices = [(&DESIRED_DISK, "HAS_DISK", place), (&DESIRED_NIC, "HAS_NIC", "")];
+    let devices = devices.map(|(label, has, place)| {
+        of(format!(
+            "MATCH (v:{})-[:{has}]->(n:{})\nWHERE v.cluster_id = $cluster_id\nRETURN v.uid AS owner, {}{place}",
+            DESIRED_VM.name,
+            label.name,
+            columns(label)
+        ))
+    });
+    let specs = Section::ALL.map(|section| {
+        of(format!(
+            "MATCH (n:{})\nWHERE n.cluster_id = $cluster_id\nRETURN n.name AS name, n.spec AS spec",
+            section_label(section).name
+        ))
+    });
+    let bindings = of(format!(
+        "MATCH (n:{})\nWHERE n.cluster_id = $cluster_id\nRETURN {}",
+        BINDING.name,
+        columns(&BINDING)
+    ));
+    let (estate, vms, devices, specs, bindings) =
+        try_join!(estate, vms, try_join_all(devices), try_join_all(specs), bindings)?;
+
+    let mut problems = Vec::new();
+    let mut guests: BTreeMap<String, Guest> = BTreeMap::new();
+    for mut row in objects(vms) {
         if let Some(node) = pinned(&row) {
             row.insert("pinned".to_owned(), node);
         }
@@ -73,16 +98,8 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
             problems.push(Problem::new(label, "uid", "two nodes have it: delete one of them"));
         }
     }
-    for (label, has, disk) in [(&DESIRED_DISK, "HAS_DISK", true), (&DESIRED_NIC, "HAS_NIC", false)] {
-        let place =
-            if disk { ", [(n)-[:ON_STORAGE]->(s:ProxmoxStorage) | s.name] AS on_storage" } else { "" };
-        let text = format!(
-            "MATCH (v:{})-[:{has}]->(n:{})\nWHERE v.cluster_id = $cluster_id\nRETURN v.uid AS owner, {}{place}",
-            DESIRED_VM.name,
-            label.name,
-            columns(label)
-        );
-        for mut row in objects(of(text).await?) {
+    for (rows, disk) in devices.into_iter().zip([true, false]) {
+        for mut row in objects(rows) {
             let storage = row.get("on_storage").and_then(|list| list.get(0)).cloned();
             // A disk by hand may say its storage by the relationship alone; a CD-ROM has none.
             if let Some(storage) = storage.filter(|_| is_null(&row, "storage") && is_null(&row, "volume")) {
@@ -95,12 +112,8 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
         }
     }
     let mut sections = BTreeMap::new();
-    for section in Section::ALL {
-        let text = format!(
-            "MATCH (n:{})\nWHERE n.cluster_id = $cluster_id\nRETURN n.name AS name, n.spec AS spec",
-            section_label(section).name
-        );
-        for row in objects(of(text).await?) {
+    for (section, rows) in Section::ALL.into_iter().zip(specs) {
+        for row in objects(rows) {
             let word = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
             match serde_json::from_str(word("spec")) {
                 Ok(spec) => drop(sections.insert((section, word("name").to_owned()), spec)),
@@ -111,9 +124,7 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
             }
         }
     }
-    let text =
-        format!("MATCH (n:{})\nWHERE n.cluster_id = $cluster_id\nRETURN {}", BINDING.name, columns(&BINDING));
-    let bindings = objects(of(text).await?).filter_map(|row| binding(&row)).collect();
+    let bindings = objects(bindings).filter_map(|row| binding(&row)).collect();
     let number = |name: &str| estate.get(0, name).and_then(Value::as_i64).unwrap_or_default();
     let node = estate.get(0, "node").and_then(Value::as_str).map(str::to_owned);
     let desired = Desired { cluster: cluster.clone(), node, guests, sections };

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod destroy;
+mod kills;
 mod migrate;
 mod power;
 mod properties;

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use pve_client::PveClient;
+use pvegraph_graph::Statement;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Copied, is_known, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, Files, is_known, missing, needed, odd};
 use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{Live, LiveGuest};
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::stored::Approval;
-use pvegraph_reconcile::{scope, stored};
+use pvegraph_reconcile::{after, policy, scope, stored};
 
 use crate::commands::sync::api_code;
 use crate::exit::{Exit, Failure};
@@ -120,6 +121,53 @@ async fn changed(
         .map(|policy| (policy.name.clone(), policy.sha256()))
         .collect();
     Ok((policies != plan.policies).then(|| "a policy was changed since it was made: plan again".to_owned()))
+}
+
+/// Why policies forbid it now: nodes and guests may be others than when it was made. What they only warn of is told. `live`: all guests of
+/// the cluster's listing.
+///
+/// # Errors
+/// The store's.
+pub async fn permitted(
+    store: &dyn Store,
+    id: &ClusterId,
+    plan: &Plan,
+    desired: &Desired,
+    live: &Live,
+) -> Result<Option<Refusal>, Failure> {
+    let policies = stored::policies(store, id).await?;
+    let mut asked = Plan { blocked: Vec::new(), warnings: Vec::new(), ..plan.clone() };
+    policy::enter(store, &policies, &after::estate(live, desired, plan), &mut asked).await;
+    for one in asked.warnings.iter().filter(|one| !plan.warnings.contains(one)) {
+        tracing::warn!("{one}");
+    }
+    let lines: Vec<String> = asked.blocked.iter().map(|one| format!("  {one}")).collect();
+    let why = || format!("the estate is another one than when the plan was made:\n{}", lines.join("\n"));
+    Ok((!lines.is_empty()).then(|| Refusal { exit: Exit::Blocked, why: why() }))
+}
+
+/// Why a plan is not for another run: one of it has sent something. What a call does may be as right a second time (a restart, the way back
+/// to a snapshot), and nobody has agreed to that.
+///
+/// # Errors
+/// The journals of this host, or the store, can't be read.
+pub async fn used(
+    store: &dyn Store,
+    id: &ClusterId,
+    files: &Files,
+    plan: &Plan,
+) -> Result<Option<Refusal>, Failure> {
+    let sha256 = plan.sha256();
+    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && !record.calls.is_empty());
+    let text = "MATCH (r:Run)\nWHERE r.cluster_id = $cluster_id AND r.sha256 = $sha256 AND coalesce(r.left < r.operations, true)\n\
+                RETURN r.run AS run LIMIT 1";
+    let asked = Statement::new(text).with("cluster_id", id.as_str()).with("sha256", sha256);
+    let rows = store.read(asked).await?;
+    let noted = rows.get(0, "run").and_then(|run| run.as_str()).map(str::to_owned);
+    Ok(here.map(|record| record.run).or(noted).map(|run| {
+        let why = format!("the plan was applied already (run {run}): plan again for what is left");
+        Refusal { exit: Exit::Stale, why }
+    }))
 }
 
 /// What the journal has in place of an approver where nobody approved the plan.

@@ -20,6 +20,7 @@ use pvegraph_reconcile::plan::{Operation, Plan};
 use pvegraph_reconcile::stored::EndOf;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Show;
 use super::events::Telling;
@@ -80,6 +81,12 @@ impl Ready<'_> {
         let request =
             settings.clusters.iter().map(|cluster| cluster.request_timeout).max().unwrap_or_default();
         let fence = Fence::new(store, lease, &now, good, request);
+        if let Start::Anew { .. } = &start
+            && let Some(refusal) = preflight::used(store, &id, &files, &plan).await?
+        {
+            fence.release().await;
+            return Err(refusal.into());
+        }
         let (journal, approver, valid_until) = match start {
             Start::Anew { text, approver, until } => {
                 let run =
@@ -300,15 +307,21 @@ pub async fn check_audit(
     Ok((found, mirrored))
 }
 
-/// Lets a run stop in good order.
+/// Lets a run stop in good order: on Ctrl-C, and on SIGTERM, with which services and containers are stopped.
 async fn interrupts(fence: &Fence<'_>) -> std::convert::Infallible {
+    let mut terminated = signal(SignalKind::terminate()).ok();
+    let mut interrupted = signal(SignalKind::interrupt()).ok();
     loop {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            tracing::warn!("nothing more is sent; what is under way is followed to its end");
-            fence.stop(Stop::Interrupted);
-        } else {
+        let told = tokio::select! {
+            Some(told) = async { Some(terminated.as_mut()?.recv().await) } => told,
+            Some(told) = async { Some(interrupted.as_mut()?.recv().await) } => told,
+            else => None,
+        };
+        if told.is_none() {
             std::future::pending::<()>().await;
         }
+        tracing::warn!("nothing more is sent; what is under way is followed to its end");
+        fence.stop(Stop::Interrupted);
     }
 }
 
