@@ -36,7 +36,7 @@ async fn an_approval_that_expired_and_a_plan_that_is_stale_are_refused() {
     bench.server.shutdown().await;
 }
 
-/// Seen failing with: a guest that is looked for nowhere before its call.
+/// Seen failing with: a look before the call that finds nothing to say, and tells no mend.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_is_gone_since_the_plan_is_not_made_anew() {
     let bench = Bench::new().await;

@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::{Rows, Store};
+use pvegraph_inventory::GuestType;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
@@ -192,6 +193,7 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
     let mut templates: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut moving: Vec<(&LiveGuest, &str)> = Vec::new();
     let mut copied: Vec<(&LiveGuest, &str)> = Vec::new();
+    let mut relocated: Vec<&LiveGuest> = Vec::new();
     for diff in found.diffs.iter().filter(|diff| !diff.noop()) {
         let Some(guest) = desired.guests.get(&diff.uid).filter(|guest| guest.policy == Policy::Manage) else {
             continue;
@@ -209,6 +211,14 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             templates.extend(wanted.zip(volume));
             continue;
         };
+        // A container's volumes all stay where one of them is of a snapshot.
+        let elsewhere = |field: &str| field.ends_with(".storage") || field.ends_with(".format");
+        if live.kind == GuestType::Qemu
+            && live.config.contains_key("parent")
+            && diff.changes.iter().any(|change| elsewhere(&change.field))
+        {
+            relocated.push(live);
+        }
         if diff.changes.iter().any(|change| change.field.starts_with("net")) {
             bridges.insert(&live.node);
         }
@@ -253,6 +263,14 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
         match live::snapshot(client, source, name).await {
             Ok(config) => drop(around.snapshots.insert((source.vmid, name.to_owned()), config)),
             Err(error) => tracing::info!(guest = source.vmid, name, %error, "the snapshot is not known"),
+        }
+    }
+    for guest in relocated {
+        match live::snapshotted(client, guest).await {
+            Ok(volumes) => drop(around.snapshotted.insert(guest.vmid, volumes)),
+            Err(error) => {
+                tracing::info!(guest = guest.vmid, %error, "what its snapshots are of is not known")
+            }
         }
     }
     let asked: Vec<_> = stream::iter(moving)

@@ -291,6 +291,8 @@ pub struct Around {
     pub replicated: BTreeSet<i64>,
     /// Guests that build on a guest's volumes, by its number, likewise.
     pub clones: BTreeMap<i64, Vec<i64>>,
+    /// The volumes that a guest's snapshots are of, by its number, likewise.
+    pub snapshotted: BTreeMap<i64, BTreeSet<String>>,
     /// What Proxmox VE says of migrations, by number, likewise.
     pub migrations: BTreeMap<i64, Migration>,
     /// How tags are spelled.

@@ -293,7 +293,7 @@ impl One<'_> {
             }
             // Of a protected guest the source stays.
             let deletes = !guard::protected(self.guest, self.live);
-            if deletes && self.live.config.contains_key("parent") {
+            if deletes && self.is_of_a_snapshot(key) {
                 let text = "the guest has snapshots, and Proxmox VE does not delete what they are of after it was moved: remove them \
                             first, or desire the storage that it is on";
                 return Err((format!("{key}.storage"), text.to_owned()));
@@ -319,6 +319,16 @@ impl One<'_> {
             requests.push(request);
         }
         Ok(requests)
+    }
+
+    /// Is a snapshot of this volume? Where nobody asked: has the guest any?
+    fn is_of_a_snapshot(&self, key: &str) -> bool {
+        let known = self.input.around.snapshotted.get(&self.live.vmid);
+        let volume = self.live.config.get(key).and_then(|text| live::volume(text));
+        match known.zip(volume) {
+            Some((volumes, volume)) => volumes.contains(volume),
+            None => self.live.config.contains_key("parent"),
+        }
     }
 
     fn migrate(&self) -> Result<Request, Forbidden> {

@@ -41,6 +41,12 @@ fn a_disk_with_snapshots_does_not_move() {
         calls(&moved(entry(), "running", &[]).plan()),
         ["POST /nodes/pve1/qemu/100/move_disk delete=1 disk=scsi0 storage=ceph"]
     );
+    // What came after the snapshots is in none of them.
+    let mut estate = moved(entry(), "running", &[("parent", "before")]);
+    estate.around.snapshotted.insert(100, BTreeSet::from(["lvm:vm-100-disk-1".to_owned()]));
+    assert_eq!(blocked(&estate.plan()), "");
+    estate.around.snapshotted.insert(100, BTreeSet::from(["lvm:vm-100-disk-0".to_owned()]));
+    refused(&estate.plan(), &["`scsi0.storage`", "snapshots"]);
     // A protected guest keeps the source: PVE moves it then.
     let mut entry = entry();
     entry["protected"] = json!(true);

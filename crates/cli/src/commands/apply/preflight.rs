@@ -252,3 +252,31 @@ fn interfaces(guest: &LiveGuest) -> Vec<String> {
     let of = guest.config.iter().filter(|(key, _)| is_nic(guest.kind, key));
     of.map(|(_, value)| value.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use pvegraph_inventory::GuestType;
+
+    use super::*;
+
+    /// Seen failing with: disks that are taken for interfaces.
+    #[test]
+    fn a_guests_interfaces_are_all_that_copies_of_it_are_connected_by() {
+        let option = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let config = [
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("net1", "e1000,bridge=vmbr1"),
+            ("scsi0", "lvm:x"),
+        ];
+        let guest = LiveGuest {
+            vmid: 9_000,
+            kind: GuestType::Qemu,
+            node: "pve1".to_owned(),
+            status: "stopped".to_owned(),
+            pool: None,
+            ha: None,
+            config: config.map(option).into(),
+        };
+        assert_eq!(interfaces(&guest), ["virtio=BC:24:11:00:00:01,bridge=vmbr0", "e1000,bridge=vmbr1"]);
+    }
+}
