@@ -129,6 +129,11 @@ pub(super) fn allowed(scope: &Scope, action: Action) -> Result<(), Forbidden> {
     Err(forbidden("scope", text))
 }
 
+/// No volume of another guest is attached: the number of a guest that names none is known only now.
+pub(super) fn own_volumes(guest: &Guest) -> Result<(), Forbidden> {
+    crate::desired::foreign(guest).map_or(Ok(()), Err)
+}
+
 /// A guest that Proxmox VE has locked.
 pub(super) fn locked(live: &LiveGuest) -> Result<(), Forbidden> {
     match live.config.get("lock") {

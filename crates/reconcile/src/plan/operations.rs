@@ -57,6 +57,7 @@ pub(super) fn of(
         }
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
+    guard::own_volumes(guest)?;
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
     let made_by = guard::reserved(bound_to(input.bindings, &guest.uid));
     let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();

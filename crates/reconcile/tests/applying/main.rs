@@ -9,3 +9,4 @@ mod power;
 mod properties;
 mod rig;
 mod rollback;
+mod unmarked;

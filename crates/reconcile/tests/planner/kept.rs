@@ -141,3 +141,23 @@ fn a_taken_number_is_told_with_the_guest_that_has_it() {
         assert!(told.contains(&format!("`pvegraph adopt {vmid}`")), "{told}");
     }
 }
+
+/// Seen failing with: names that are looked at only where the desired guest names its number.
+#[test]
+fn no_guest_gets_the_disk_of_another() {
+    let entry = json!({ "uid": "web", "scsi1": { "volume": "local-lvm:vm-101-disk-0" } });
+    let mut estate = Estate::new(desired(vec![entry]), &[]);
+    let new = blocked(&estate.plan());
+    assert!(new.contains("web: `scsi1.volume`: this volume is of the guest 101"), "{new}");
+    // Its binding has given it a number.
+    let mut guest = live(100, "stopped", &[("scsi0", "local-lvm:vm-100-disk-0,size=8G")]);
+    guest.config.insert("description".to_owned(), "[pvegraph:rig/web]".to_owned());
+    let mut binding = crate::estate::bound(&[guest.clone()]).remove("vm-100").unwrap();
+    binding.uid = "web".to_owned();
+    estate.bindings.insert("web".to_owned(), binding);
+    estate.guests = vec![guest];
+    estate.desired.guests.get_mut("web").unwrap().vmid = Some(100);
+    let plan = estate.plan();
+    assert!(plan.operations.is_empty());
+    assert!(blocked(&plan).contains("web (guest 100): `scsi1.volume`: this volume is of the guest 101"));
+}
