@@ -411,6 +411,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     (plan.restarts, plan.deletes) = (uids(Effect::Restart).len(), uids(Effect::Delete).len());
     plan.blast = felt.len();
     plan.blocked.extend(guard::limits(input, &plan).into_iter().map(Remark::from));
+    plan.blocked.extend(guard::copied_from(input, &plan).into_iter().map(Remark::from));
     plan.blocked.extend(guard::unknown_consent(input).into_iter().map(Remark::from));
     order::order(input.desired, &dependents, &mut plan.operations);
     plan.blocked.sort_by(|a, b| (&a.subject, &a.field).cmp(&(&b.subject, &b.field)));

@@ -13,3 +13,4 @@ mod properties;
 mod renamed;
 mod rig;
 mod rollback;
+mod unmarked;
