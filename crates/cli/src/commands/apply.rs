@@ -137,7 +137,10 @@ impl Apply {
             if let Some(refusal) = refusal {
                 return Err(refusal.into());
             }
-            if let Some(refusal) = preflight::permitted(&*store, &id, &plan, &desired, &live).await? {
+            let keep_up = settings.keep_up(self.cluster.as_deref())?;
+            if let Some(refusal) =
+                preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?
+            {
                 return Err(refusal.into());
             }
             let (approver, until) =
@@ -183,8 +186,9 @@ impl Resume {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
+            let keep_up = settings.keep_up(self.cluster.as_deref())?;
             let refusal = match refusal {
-                None => preflight::permitted(&*store, &id, &plan, &desired, &live).await?,
+                None => preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?,
                 refusal => refusal,
             };
             // Whatever forbids the rest: what was begun is followed to its end.

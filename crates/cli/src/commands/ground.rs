@@ -1,17 +1,19 @@
 //! What every plan is made on: the cluster, proven to be the one that the graph knows, and what the graph has of it; and what every plan
 //! has to pass once it is made.
 
+use std::collections::BTreeSet;
+
 use futures::try_join;
 use pve_client::PveClient;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::after;
 use pvegraph_reconcile::desired::Problem;
 use pvegraph_reconcile::live::{self, Live};
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::policy::{self, Policy};
 use pvegraph_reconcile::scope::Scope;
 use pvegraph_reconcile::stored::{self, Stored};
+use pvegraph_reconcile::{after, own};
 
 use super::drift::proven_cluster;
 use crate::config::Settings;
@@ -29,6 +31,7 @@ pub struct Ground<'a> {
     /// Where guests may be touched.
     pub scopes: Vec<Scope>,
     policies: Vec<Policy>,
+    keep_up: BTreeSet<i64>,
 }
 
 impl<'a> Ground<'a> {
@@ -44,7 +47,8 @@ impl<'a> Ground<'a> {
         let (id, client) = proven_cluster(settings, cluster, store).await?;
         let stored = stored::read(store, &id).await?.with_numbers();
         let (scopes, policies) = try_join!(stored::scopes(store, &id), stored::policies(store, &id))?;
-        Ok(Self { store, id, client, stored, scopes, policies })
+        let keep_up = settings.keep_up(cluster)?;
+        Ok(Self { store, id, client, stored, scopes, policies, keep_up })
     }
 
     /// Whether the cluster can be written to; a standalone node always can.
@@ -63,9 +67,16 @@ impl<'a> Ground<'a> {
             let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
             plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
         }
+        plan.blocked.extend(own::forbidden(plan, live, &self.keep_up, this_machine().as_deref()));
         if !self.policies.is_empty() {
             let after = after::estate(live, &self.stored.desired, plan);
             policy::enter(self.store, &self.policies, &after, plan).await;
         }
     }
+}
+
+/// The SMBIOS UUID of the machine that this program runs on. The kernel tells it to root alone; a container has none of its own.
+pub fn this_machine() -> Option<String> {
+    let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").ok()?;
+    Some(uuid.trim().to_owned()).filter(|uuid| !uuid.is_empty())
 }

@@ -1,6 +1,6 @@
 //! What is checked before anything is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pve_client::PveClient;
 use pvegraph_graph::Statement;
@@ -13,8 +13,9 @@ use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{Live, LiveGuest};
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::stored::Approval;
-use pvegraph_reconcile::{after, policy, scope, stored};
+use pvegraph_reconcile::{after, own, policy, scope, stored};
 
+use crate::commands::ground::this_machine;
 use crate::commands::sync::api_code;
 use crate::exit::{Exit, Failure};
 
@@ -123,8 +124,8 @@ async fn changed(
     Ok((policies != plan.policies).then(|| "a policy was changed since it was made: plan again".to_owned()))
 }
 
-/// Why policies forbid it now: nodes and guests may be others than when it was made. What they only warn of is told. `live`: all guests of
-/// the cluster's listing.
+/// Why policies forbid it now, or what everything stands on does: nodes and guests may be others than when it was made. What policies only
+/// warn of is told. `live`: all guests of the cluster's listing. `keep_up`: see [`own::forbidden`].
 ///
 /// # Errors
 /// The store's.
@@ -134,6 +135,7 @@ pub async fn permitted(
     plan: &Plan,
     desired: &Desired,
     live: &Live,
+    keep_up: &BTreeSet<i64>,
 ) -> Result<Option<Refusal>, Failure> {
     let policies = stored::policies(store, id).await?;
     let mut asked = Plan { blocked: Vec::new(), warnings: Vec::new(), ..plan.clone() };
@@ -141,8 +143,9 @@ pub async fn permitted(
     for one in asked.warnings.iter().filter(|one| !plan.warnings.contains(one)) {
         tracing::warn!("{one}");
     }
+    asked.blocked.extend(own::forbidden(plan, live, keep_up, this_machine().as_deref()));
     let lines: Vec<String> = asked.blocked.iter().map(|one| format!("  {one}")).collect();
-    let why = || format!("the estate is another one than when the plan was made:\n{}", lines.join("\n"));
+    let why = || format!("something forbids the plan by now:\n{}", lines.join("\n"));
     Ok((!lines.is_empty()).then(|| Refusal { exit: Exit::Blocked, why: why() }))
 }
 
