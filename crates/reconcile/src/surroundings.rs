@@ -4,7 +4,8 @@ use pve_client::wire::may_hold_secret;
 use pve_client::{ApiPath, PveClient};
 use serde_json::{Map, Value, json};
 
-use crate::document::Estate;
+use crate::desired::Section;
+use crate::document::{Estate, sections};
 
 /// What PVE computes or counts, and nobody desires.
 const COMPUTED: [&str; 7] =
@@ -36,13 +37,13 @@ pub async fn enter(client: &PveClient, estate: &mut Estate) -> Vec<String> {
             kinds.sort_unstable();
             row.insert("content".to_owned(), json!(kinds));
         }
-        put(&mut estate.storage, row, &mut left_out);
+        put(&mut estate.storage, Section::Storage, row, &mut left_out);
     }
     for row in list("backups", path("list backup jobs", "/cluster/backup"), &mut left_out).await {
-        put(&mut estate.backups, desirable(row), &mut left_out);
+        put(&mut estate.backups, Section::Backups, desirable(row), &mut left_out);
     }
     for row in list("ha", path("list HA resources", "/cluster/ha/resources"), &mut left_out).await {
-        put(&mut estate.ha, desirable(row), &mut left_out);
+        put(&mut estate.ha, Section::Ha, desirable(row), &mut left_out);
     }
     let status = list("cluster", path("read cluster status", "/cluster/status"), &mut left_out).await;
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -70,7 +71,7 @@ pub async fn enter(client: &PveClient, estate: &mut Estate) -> Vec<String> {
         for row in list("network", path, &mut left_out).await {
             let mut row = desirable(row);
             row.insert("node".to_owned(), json!(node));
-            put(&mut estate.network, row, &mut left_out);
+            put(&mut estate.network, Section::Network, row, &mut left_out);
         }
     }
     // PVE's order is random.
@@ -90,9 +91,17 @@ fn desirable(row: Value) -> Map<String, Value> {
 
 fn put<T: serde::de::DeserializeOwned>(
     list: &mut Vec<T>,
-    row: Map<String, Value>,
+    section: Section,
+    mut row: Map<String, Value>,
     left_out: &mut Vec<String>,
 ) {
+    // A document that has it would be refused.
+    for (field, _) in sections::problems(section, &Value::Object(row.clone())) {
+        let key = field.split_once('.').map_or(&*field, |(key, _)| key);
+        if row.remove(key).is_some() {
+            left_out.push(format!("{}: the key `{key}` is none of a document", section.as_str()));
+        }
+    }
     match serde_json::from_value(Value::Object(row)) {
         Ok(one) => list.push(one),
         Err(error) => left_out.push(format!("an entry is not of the document's form: {error}")),

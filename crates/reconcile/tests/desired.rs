@@ -178,6 +178,64 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
     }
 }
 
+/// Seen failing with: sections whose further keys nobody looks at.
+#[test]
+fn sections_take_their_own_keys_and_no_secrets() {
+    let cases: [(Value, &[&str]); 8] = [
+        (
+            json!({ "storage": [{ "id": "nas", "type": "cifs", "password": "hunter2", "frobnicate": 1 }] }),
+            &[
+                "storage[0].password`: there is no key",
+                "a secret never stands here",
+                "`frobnicate`; remove it",
+            ],
+        ),
+        (
+            json!({ "storage": [{ "id": "pbs", "type": "pbs", "encryption-key": "hunter2" }] }),
+            &["never stands here"],
+        ),
+        (
+            json!({ "storage": [{ "id": "ceph", "type": "rbd", "keyring": "hunter2" }] }),
+            &["never stands here"],
+        ),
+        (
+            json!({ "storage": [{ "id": "nas", "type": "cifs", "options": "vers=3,password=hunter2" }] }),
+            &["storage/nas: `options`: a secret never stands here"],
+        ),
+        (
+            json!({ "storage": [{ "id": "nas", "type": "cifs", "conten": ["iso"] }] }),
+            &["did you mean `content`?"],
+        ),
+        (
+            json!({ "network": [{ "iface": "vmbr0", "wpa-psk": "hunter2" }] }),
+            &["network[0].wpa-psk`", "remove it"],
+        ),
+        (
+            json!({ "backups": [{ "storage": "nas", "retention": { "keep_daily": 7, "hunter": "hunter2" } }] }),
+            &["backups[0].retention.hunter`", "no key"],
+        ),
+        (
+            json!({ "ha": [{ "sid": "vm:100", "comment": { "x": "hunter2" } }] }),
+            &["ha[0].comment.x`", "no key"],
+        ),
+    ];
+    for (proxmox, words) in cases {
+        let told = estate(proxmox.clone()).unwrap_err();
+        assert!(words.iter().all(|word| told.contains(word)), "{proxmox}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    // What a hand wrote into the graph is looked at as well.
+    let mut desired =
+        estate(json!({ "storage": [{ "id": "nas", "type": "cifs", "server": "192.0.2.1" }] })).unwrap();
+    for spec in desired.sections.values_mut() {
+        spec["password"] = json!("hunter2");
+    }
+    let told: Vec<String> =
+        pvegraph_reconcile::desired::check(&desired).iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("storage/nas: `password`: a secret never stands here"), "{told:?}");
+}
+
 #[test]
 fn only_what_is_present_is_compared() {
     let guest = live(

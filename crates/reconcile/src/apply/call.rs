@@ -143,6 +143,12 @@ impl Sending<'_, '_> {
             );
             return Ok(Known::Ended(self.end(Outcome::Failed { reason, refused: false })?));
         }
+        if made(request).is_none()
+            && !form.contains_key("digest")
+            && let Err(outcome) = self.looked_last(&found).await
+        {
+            return Ok(Known::Ended(self.end(outcome)?));
+        }
         let began = (run.setup.clock)();
         run.note(Event::Intent {
             call: at,
@@ -185,20 +191,12 @@ impl Sending<'_, '_> {
 
     /// Looks whether the call may be sent, and with what.
     async fn looked(&self, guest: &Guest) -> Result<(Found, BTreeMap<String, String>), Outcome> {
-        let Self { run, at, operation, request } = *self;
+        let Self { run, operation, request, .. } = *self;
         if let Some(made) = made(request) {
             return self.looked_around(guest, &made).await;
         }
         let seen = self.look().await.map_err(|error| self.failed_by(&error))?;
-        let planned = Found {
-            digest: operation.digest.clone(),
-            pending: operation.pending_sha256.clone(),
-            ..Found::default()
-        };
-        let expected = run.state().last.get(&operation.vmid).cloned().unwrap_or(planned);
-        let first = !run.state().last.contains_key(&operation.vmid);
-        before(&run.setup.desired.cluster, operation, at.call, seen.as_ref(), &expected, first)
-            .map_err(|reason| Outcome::Stale { reason })?;
+        self.as_planned(seen.as_ref())?;
         let Some(seen) = seen else {
             return Err(Outcome::Stale { reason: format!("{} is gone", operation.uid) });
         };
@@ -211,6 +209,34 @@ impl Sending<'_, '_> {
             .form(found.digest.as_deref(), guest, Some(&seen.guest), run.setup.secrets)
             .map_err(|error| Outcome::Stale { reason: self.told(&error.to_string()) })?;
         Ok((found, form))
+    }
+
+    /// Is the guest the planned one, and as the plan or our last call knows it?
+    fn as_planned(&self, seen: Option<&Look>) -> Result<(), Outcome> {
+        let Self { run, at, operation, .. } = *self;
+        let planned = Found {
+            digest: operation.digest.clone(),
+            pending: operation.pending_sha256.clone(),
+            ..Found::default()
+        };
+        let last = run.state().last.get(&operation.vmid).cloned();
+        let first = last.is_none();
+        let expected = last.unwrap_or(planned);
+        before(&run.setup.desired.cluster, operation, at.call, seen, &expected, first)
+            .map_err(|reason| Outcome::Stale { reason })
+    }
+
+    /// Looks once more just before a call that does not say what it is for: with a digest PVE itself refuses it at another guest, or a
+    /// changed one. What is asked between the first look and the call (for a deletion every guest's volumes) may take minutes.
+    async fn looked_last(&self, found: &Found) -> Result<(), Outcome> {
+        let seen = self.look().await.map_err(|error| self.failed_by(&error))?;
+        self.as_planned(seen.as_ref())?;
+        match seen {
+            Some(seen) if seen.found().digest == found.digest && seen.found().status == found.status => {
+                Ok(())
+            }
+            _ => Err(Outcome::Stale { reason: self.told("it was changed just now: plan again") }),
+        }
     }
 
     /// The same of a guest that is made: its number has to be free.

@@ -103,6 +103,11 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
             }
         }
     }
+    for ((section, name), entry) in &desired.sections {
+        let subject = format!("{}/{name}", section.as_str());
+        let found = crate::document::sections::problems(*section, entry);
+        problems.extend(found.into_iter().map(|(field, text)| Problem::new(subject.clone(), field, text)));
+    }
     problems.extend(cycle(desired));
     problems
 }

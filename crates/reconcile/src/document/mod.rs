@@ -5,6 +5,7 @@
 
 mod read;
 mod schema;
+pub mod sections;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Document, VERSION, json_schema};
+use super::{Document, VERSION, json_schema, sections};
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,9 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
 }
 
 fn refusal<'a>(place: &str, key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    if sections::is_secret(key) {
+        return format!("`{place}`: there is no key `{key}`; {}", sections::NO_SECRETS);
+    }
     let near = known
         .map(|name| (strsim::damerau_levenshtein(name, key), name))
         .min()

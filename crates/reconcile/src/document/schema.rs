@@ -3,9 +3,9 @@
 use pvegraph_inventory::GuestType;
 use serde_json::{Map, Value, json};
 
-use super::Document;
+use super::{Document, sections};
 use crate::canonical::{Format, Kind, Managed, Opt, is_disk, options};
-use crate::desired::IMPORT;
+use crate::desired::{IMPORT, Section};
 
 /// The JSON Schema of the document.
 pub fn json_schema() -> Value {
@@ -21,6 +21,19 @@ pub fn json_schema() -> Value {
                     defs.entry(format.name).or_insert_with(|| property(format, disk));
                 }
             }
+        }
+    }
+    let types = [
+        ("StorageSection", Section::Storage),
+        ("NetworkSection", Section::Network),
+        ("BackupSection", Section::Backups),
+        ("HaSection", Section::Ha),
+    ];
+    for (name, section) in types {
+        if let (Some(schema), Some(known)) =
+            (schema.pointer_mut(&format!("/$defs/{name}")), sections::keys(section))
+        {
+            sections::close(schema, known);
         }
     }
     for (list, name) in [("vms", "Machine"), ("containers", "Container")] {
