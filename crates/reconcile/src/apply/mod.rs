@@ -88,6 +88,15 @@ pub enum Happened<'a> {
         /// The task that it started.
         upid: Option<&'a str>,
     },
+    /// A task goes on; told every now and then.
+    Follows {
+        /// The operation's number.
+        operation: usize,
+        /// The task.
+        upid: &'a str,
+        /// For how long it has been followed, in seconds.
+        seconds: u64,
+    },
     /// PVE is busy; the call is sent again after a while.
     Busy {
         /// The operation's number.
@@ -134,6 +143,8 @@ pub struct Patience {
     pub ha_looks: u32,
     /// The longest wait between two looks.
     pub between: Duration,
+    /// How often it is told that a task goes on: copies and migrations may take hours.
+    pub told: Duration,
 }
 
 impl Default for Patience {
@@ -147,6 +158,7 @@ impl Default for Patience {
             restart_looks: 34,
             ha_looks: 154,
             between: Duration::from_secs(2),
+            told: Duration::from_secs(10),
         }
     }
 }

@@ -79,7 +79,7 @@ impl Sending<'_, '_> {
         upid: &Upid,
         hidden: &Withheld,
     ) -> Result<Known, LinesError> {
-        match self.run.setup.client.follow(upid).await {
+        match self.telling(upid).await {
             Ok(end) => {
                 let exit = hidden.redacted(&end.exit);
                 self.run.note(Event::TaskDone { call: self.at, exit })?;
@@ -103,6 +103,23 @@ impl Sending<'_, '_> {
                     self.told(&format!("its task {upid} can't be followed: {error}: look at the guest")),
                 ),
             },
+        }
+    }
+
+    /// Follows a task, and tells every now and then that it goes on.
+    async fn telling(&self, upid: &Upid) -> Result<TaskEnd, ApiError> {
+        let setup = &self.run.setup;
+        let began = tokio::time::Instant::now();
+        let mut end = std::pin::pin!(setup.client.follow(upid));
+        loop {
+            match tokio::time::timeout(setup.patience.told, &mut end).await {
+                Ok(end) => return end,
+                Err(_) => setup.progress.tell(&Happened::Follows {
+                    operation: self.operation.number,
+                    upid: &upid.to_string(),
+                    seconds: began.elapsed().as_secs(),
+                }),
+            }
         }
     }
 

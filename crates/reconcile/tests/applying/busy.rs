@@ -1,4 +1,4 @@
-//! Proxmox VE says that it was busy when a task has done its work already.
+//! Tasks that take long, and tasks of which Proxmox VE says that it was busy when they had done their work already.
 
 use pve_sim::{GuestSpec, Power};
 use serde_json::json;
@@ -51,4 +51,24 @@ async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
         rig.noted();
         assert!(rig.planned().await.noop(), "{path}");
     }
+}
+
+/// Copies and migrations may take hours.
+///
+/// Seen failing with: a task that is followed in silence.
+#[tokio::test]
+async fn that_a_task_goes_on_is_told_every_now_and_then() {
+    let mut rig = Rig::new(vec![machine(100, "pve1").disk("scsi0", "nfs-vm", 4, "")]).await;
+    rig.desire(vec![json!({ "vmid": 100, "scsi0": { "storage": "local-lvm" } })], vec![]);
+    let plan = rig.planned().await;
+    rig.world().set_time_scale(0.2);
+    assert_eq!(words(&rig.apply(&plan).await), ["done"]);
+    let told = rig.told.0.lock().unwrap().clone();
+    let follows: Vec<_> = told.iter().filter(|event| event["event"] == "follows").collect();
+    assert!(!follows.is_empty(), "{told:?}");
+    let upid = follows[0]["upid"].as_str().unwrap();
+    assert!(
+        upid.contains("move") && follows[0]["operation"] == 1 && follows[0]["seconds"].is_u64(),
+        "{follows:?}"
+    );
 }

@@ -113,7 +113,7 @@ fn lease() -> Rows {
 
 /// Notes what happens.
 #[derive(Default)]
-struct Told(Mutex<Vec<Value>>);
+pub struct Told(pub Mutex<Vec<Value>>);
 
 impl Progress for Told {
     fn tell(&self, event: &Happened<'_>) {
@@ -126,11 +126,14 @@ impl Progress for Told {
 pub struct Graph {
     pub refuses: Option<String>,
     pub asked: AtomicUsize,
+    /// What somebody else does while it is asked.
+    pub meanwhile: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Keys for Graph {
     fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        self.meanwhile.iter().for_each(|does| does());
         let answer = self.refuses.clone().map_or(Ok(()), Err);
         Box::pin(std::future::ready(answer))
     }
@@ -164,6 +167,8 @@ pub fn container(vmid: u32, node: &str) -> GuestSpec {
 /// The cluster, what is desired of it, and what a run leaves behind.
 pub struct Rig {
     pub server: SimServer,
+    /// What the last run told.
+    pub told: Told,
     pub client: PveClient,
     pub desired: Desired,
     pub bindings: BTreeMap<String, Binding>,
@@ -208,9 +213,11 @@ impl Rig {
             restart_looks: 3,
             ha_looks: 400,
             between: Duration::from_millis(10),
+            told: Duration::from_millis(50),
         };
         let mut rig = Self {
             server,
+            told: Told::default(),
             client,
             config,
             desired: from_document(
@@ -385,7 +392,7 @@ impl Rig {
         let lease = Lease::take_for(store, Purpose::Apply("rig"), &holder, now()).await.unwrap();
         let good = Good::since(now());
         let fence = Fence::new(store, lease, &now, good, Duration::from_secs(10));
-        let told = Told::default();
+        self.told.0.lock().unwrap().clear();
         let path = self.journal(plan);
         let fresh = !path.exists();
         let mut journal = Journal::open(&path).unwrap();
@@ -404,7 +411,7 @@ impl Rig {
             style: live.style,
             storages: BTreeMap::new(),
             fence: &fence,
-            progress: &told,
+            progress: &self.told,
             keys: &self.keys,
             secrets: &|_| Err("there are none".to_owned()),
             clock: &now,

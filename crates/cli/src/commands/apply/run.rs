@@ -111,7 +111,7 @@ impl Ready<'_> {
         };
         let run_id = journal.record().run.clone();
         let told = audit::results(&files.audit(), &run_id)?;
-        let telling = Telling { events: show.events };
+        let telling = Telling::new(show.events, plan.operations.len());
         telling.line(&json!({
             "event": "run_begins", "run": run_id, "plan": plan.sha256(), "cluster_id": id.as_str(),
             "operations": plan.operations.len(), "resumed": resumed,
@@ -146,6 +146,7 @@ impl Ready<'_> {
             never = fence.keep() => match never {},
             never = interrupts(&fence) => match never {},
         };
+        telling.done();
         let (outcomes, stop) = went?;
         let bindings = run.to_bind(&outcomes);
         let bound = match fence.bound(&id, &bindings).await {
