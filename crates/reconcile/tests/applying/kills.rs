@@ -176,7 +176,12 @@ impl Moment {
             call.push(json!(line).to_string());
         }
         calls.retain(|_, lines| !lines.is_empty());
-        let tasks: Vec<_> = self.world.tasks.iter().map(|task| (&task.kind, &task.id, &task.exit)).collect();
+        // How a task ended is asked of the last call's alone.
+        let asks =
+            self.lines().pop().is_some_and(|last| last["state"] == "intent" || last["state"] == "dispatched");
+        let exit =
+            |task: &pve_sim::Task| task.exit.clone().map(|exit| if asks { exit } else { String::new() });
+        let tasks: Vec<_> = self.world.tasks.iter().map(|task| (&task.kind, &task.id, exit(task))).collect();
         let (guests, doing) = (&self.world.guests, &self.world.ha_doing);
         format!("{calls:?} {tasks:?} {guests:?} {doing:?} {:?} {}", self.kept, self.answers)
     }
