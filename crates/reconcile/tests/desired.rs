@@ -403,6 +403,23 @@ fn how_a_guest_is_copied_is_checked_and_comes_back() {
     let clone = desired.guests["web"].clone_of.as_ref().unwrap();
     assert_eq!(desired.source(clone), Some(9000));
     assert_eq!(from_document(&to_document(&desired), &cluster()).as_ref(), Ok(&desired));
+    for (defaults, words) in [
+        (json!({ "cores": "four" }), "templates/golden: `defaults.cores`: expected a whole number"),
+        (json!({ "cipassword": "hunter2" }), "`defaults.cipassword`: a secret never stands here"),
+        (json!({ "description": "hunter2" }), "`defaults.description`: a text is of one guest"),
+        (json!({ "frobnicate": 1 }), "`defaults.frobnicate`: Proxmox VE has no such option"),
+    ] {
+        let with = |entries: &str, more: Value| {
+            let templates = json!({ "golden": { "vmid": 9000, "defaults": defaults } });
+            let mut all = json!({ "templates": templates });
+            all[entries] = json!([more]);
+            estate(all).unwrap_err()
+        };
+        let copied = json!({ "uid": "web", "clone": { "from": "golden" } });
+        for told in [with("vms", copied), with("vms", json!({ "vmid": 100 }))] {
+            assert!(told.contains(words) && !told.contains("hunter2"), "{told}");
+        }
+    }
     for (clone, more, words) in [
         (json!({ "from": "debian-13" }), json!({}), "`clone.from`: `templates` has no \"debian-13\""),
         (json!({ "from": 12 }), json!({}), "12 is no guest's number"),

@@ -166,7 +166,7 @@ async fn a_refused_import_changes_nothing(graph: &Graph) {
     let machine = good["plugins"]["proxmox"]["vms"][0]["vmid"].clone();
     let uid = format!("vm-{machine}");
     type Damage = fn(&mut Value, &Value);
-    let cases: [(&str, Damage, Vec<&str>); 8] = [
+    let cases: [(&str, Damage, Vec<&str>); 10] = [
         (
             "node",
             |e, _| e["vms"][0]["node"] = json!("pve9"),
@@ -198,6 +198,16 @@ async fn a_refused_import_changes_nothing(graph: &Graph) {
         ("key", |e, _| e["vms"][0]["coers"] = json!(1), vec!["coers", "did you mean `cores`"]),
         ("value", |e, _| e["vms"][0]["onboot"] = json!("hunter2"), vec![&uid, "`onboot`", "true or false"]),
         ("section", |e, _| e["quotas"] = json!([]), vec!["quotas", "no key"]),
+        (
+            "secret",
+            |e, _| e["storage"][0]["password"] = json!("hunter2"),
+            vec!["storage[0].password", "a secret never stands here"],
+        ),
+        (
+            "another guest's disk",
+            |e, _| e["vms"][0]["scsi9"] = json!({ "volume": "local-lvm:vm-99999-disk-0" }),
+            vec![&uid, "`scsi9.volume`", "of the guest 99999"],
+        ),
     ];
     for (name, damage, words) in cases {
         let mut bad = good.clone();
@@ -325,6 +335,11 @@ async fn what_is_written_by_hand_is_read_and_checked() {
         ),
         ("SET v.cipassword_ref = 'hunter2'", "REMOVE v.cipassword_ref", vec!["web", "never the password"]),
         ("SET v.type = 'vm'", "SET v.type = 'qemu'", vec!["web", "`type`", "'lxc'"]),
+        (
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'prefer'",
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'pin'",
+            vec!["web", "`MAY_RUN_ON`", "only 'pin' is known"],
+        ),
         (
             "CREATE (:DesiredVM {uid: 'twin', cluster_id: 'rig', type: 'qemu', vmid: 500})",
             "WITH v MATCH (w:DesiredVM {uid: 'twin'}) DELETE w",

@@ -103,6 +103,7 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
             }
         }
     }
+    problems.extend(super::defaults::check(desired));
     for ((section, name), entry) in &desired.sections {
         let subject = format!("{}/{name}", section.as_str());
         let found = crate::document::sections::problems(*section, entry);

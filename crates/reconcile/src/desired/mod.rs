@@ -2,6 +2,7 @@
 
 mod check;
 mod convert;
+mod defaults;
 mod export;
 mod volume;
 

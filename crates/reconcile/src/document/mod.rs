@@ -293,6 +293,10 @@ pub struct Template {
     /// Words for readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// Options under Proxmox VE's names that a guest gets when it is copied from it by this name, where it does not name them itself. They
+    /// are not compared later.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub defaults: Map<String, Value>,
 }
 
 /// How a new guest is copied.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Document, sections};
 use crate::canonical::{Format, Kind, Managed, Opt, is_disk, options};
-use crate::desired::{IMPORT, Section};
+use crate::desired::IMPORT;
 
 /// The JSON Schema of the document.
 pub fn json_schema() -> Value {
@@ -23,18 +23,15 @@ pub fn json_schema() -> Value {
             }
         }
     }
-    let types = [
-        ("StorageSection", Section::Storage),
-        ("NetworkSection", Section::Network),
-        ("BackupSection", Section::Backups),
-        ("HaSection", Section::Ha),
-    ];
-    for (name, section) in types {
+    for (name, section) in sections::TYPES {
         if let (Some(schema), Some(known)) =
             (schema.pointer_mut(&format!("/$defs/{name}")), sections::keys(section))
         {
             sections::close(schema, known);
         }
+    }
+    if let Some(defs) = schema.get_mut("$defs").and_then(Value::as_object_mut) {
+        defs.extend(sections::types());
     }
     for (list, name) in [("vms", "Machine"), ("containers", "Container")] {
         if let Some(items) = schema.pointer_mut(&format!("/$defs/Estate/properties/{list}/items")) {

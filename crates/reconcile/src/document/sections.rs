@@ -200,6 +200,14 @@ const OBJECTS: &[(&str, &[&str])] = &[
     ("performance", &["max-workers", "pbs-entries-max"]),
 ];
 
+/// The names of the sections' types.
+pub(super) const TYPES: [(&str, Section); 4] = [
+    ("StorageSection", Section::Storage),
+    ("NetworkSection", Section::Network),
+    ("BackupSection", Section::Backups),
+    ("HaSection", Section::Ha),
+];
+
 /// The keys of a section; nothing where its type knows them all.
 pub fn keys(section: Section) -> Option<&'static [&'static str]> {
     match section {
@@ -265,16 +273,25 @@ fn is_plain(value: &Value, place: &str, found: &mut Vec<(String, String)>) -> bo
     !matches!(value, Value::Object(_) | Value::Array(_))
 }
 
+/// The types of values that the schemas of sections refer to: the name, and the schema.
+pub(super) fn types() -> Vec<(String, Value)> {
+    let mut types = vec![(VALUE.to_owned(), plain(&[]))];
+    types.extend(OBJECTS.iter().map(|(key, keys)| (format!("{VALUE}.{key}"), plain(keys))));
+    types
+}
+
+/// The name of the type of values.
+const VALUE: &str = "SectionValue";
+
 /// Closes the schema of a section's type: its keys, and no others.
 pub(super) fn close(schema: &mut Value, known: &[&str]) {
     let Some(schema) = schema.as_object_mut() else { return };
     let properties = schema.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut() {
         for key in known {
-            properties.entry(*key).or_insert_with(|| {
-                let keys = OBJECTS.iter().find(|(name, _)| name == key).map(|(_, keys)| *keys);
-                plain(keys.unwrap_or_default())
-            });
+            let is_object = OBJECTS.iter().any(|(name, _)| name == key);
+            let name = if is_object { format!("{VALUE}.{key}") } else { VALUE.to_owned() };
+            properties.entry(*key).or_insert_with(|| json!({ "$ref": format!("#/$defs/{name}") }));
         }
     }
     schema.insert("additionalProperties".to_owned(), json!(false));
@@ -282,21 +299,14 @@ pub(super) fn close(schema: &mut Value, known: &[&str]) {
 
 /// The schema of a value: a scalar, a list of them, or an object of these keys.
 fn plain(keys: &[&str]) -> Value {
-    let scalar = ["string", "number", "boolean"];
-    let mut types = scalar.to_vec();
-    types.push("array");
-    let mut schema = json!({
-        "items": { "type": scalar, "additionalProperties": false },
-        "additionalProperties": false,
-    });
+    let mut types = vec!["string", "number", "boolean", "array"];
+    let scalar = json!({ "type": ["string", "number", "boolean"], "additionalProperties": false });
     if !keys.is_empty() {
         types.push("object");
-        let properties: Map<String, Value> = keys
-            .iter()
-            .map(|key| ((*key).to_owned(), json!({ "type": ["integer", "string", "boolean"] })))
-            .collect();
-        schema["properties"] = Value::Object(properties);
     }
-    schema["type"] = json!(types);
-    schema
+    let properties: Map<String, Value> = keys
+        .iter()
+        .map(|key| ((*key).to_owned(), json!({ "type": ["integer", "string", "boolean"] })))
+        .collect();
+    json!({ "type": types, "items": scalar, "properties": properties, "additionalProperties": false })
 }

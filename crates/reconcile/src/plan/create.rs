@@ -25,6 +25,7 @@ pub(super) fn create(
     taken: &mut BTreeSet<i64>,
 ) -> Result<Vec<Operation>, Forbidden> {
     let (vmid, scope) = number(input, guest, taken)?;
+    let guest = &*input.desired.with_defaults(guest);
     guard::allowed(scope, Action::Create)?;
     guard::own_volumes(&Guest { vmid: Some(vmid), ..guest.clone() })?;
     let source = match &guest.clone_of {

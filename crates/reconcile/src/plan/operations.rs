@@ -1,5 +1,6 @@
 //! The operations of one guest, with the calls that they are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_inventory::GuestType;
@@ -12,7 +13,7 @@ use super::values::{Values, not_understood};
 use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known, migrate};
 use crate::canonical::{Canonical, hex, is_disk, is_nic};
 use crate::desired::{Guest, Problem};
-use crate::diff::{Change, Class, GuestDiff};
+use crate::diff::{self, Change, Class, GuestDiff};
 use crate::document::{Power, Reboot, Shutdown};
 use crate::live::{self, LiveGuest};
 use crate::marker;
@@ -64,6 +65,21 @@ pub(super) fn of(
     if let Some(of) = guest.clone_of.as_ref().filter(|_| made_by.is_some()) {
         super::clone::whole(input, of, guest, live)?;
     }
+    // What a run has made and not finished still gets what a new guest gets.
+    let (with_defaults, differs);
+    let (guest, diff) = match made_by.map(|_| input.desired.with_defaults(guest)) {
+        Some(Cow::Owned(more)) => {
+            let none = Pending::new();
+            let pending = input.around.pending.get(&live.vmid).unwrap_or(&none);
+            with_defaults = more;
+            differs = diff::diff(&with_defaults, live, pending, input.around.style);
+            if let Some(forbidden) = guard::hopeless(&differs, bound_to(input.bindings, &guest.uid)) {
+                return Err(forbidden);
+            }
+            (&with_defaults, &differs)
+        }
+        _ => (guest, diff),
+    };
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
     let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";

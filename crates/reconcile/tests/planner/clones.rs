@@ -201,3 +201,52 @@ fn what_cannot_be_copied_is_refused_with_field_and_mend() {
         assert_eq!(told.is_empty(), words.is_empty(), "{guest}: {told}");
     }
 }
+
+/// Seen failing with: defaults that are not used; ones that take the place of what a guest says; ones that are forgotten where the run broke off.
+#[test]
+fn a_templates_defaults_are_for_new_guests_that_say_nothing_else() {
+    let defaults = json!({ "cores": 4, "memory": 4096, "onboot": true, "net0": { "bridge": "vmbr7" } });
+    let estate = |from: Value| {
+        let guest =
+            json!({ "uid": "web", "clone": { "from": from }, "memory": 2048, "unset": ["net0.firewall"] });
+        let templates = json!({ "golden": { "vmid": 9000, "defaults": defaults } });
+        let mut estate = Estate::new(whole(json!({ "templates": templates, "vms": [guest] })), &[template()]);
+        estate.bindings.clear();
+        estate
+    };
+    let mut made = estate(json!("golden"));
+    let told = calls(&made.plan());
+    assert_eq!(
+        told[2],
+        "POST /nodes/pve1/qemu/100/config cores=4 memory=(as it is),current=2048 net0=(as it is),-firewall onboot=1"
+    );
+    // By its number it is only copied.
+    let told = calls(&estate(json!(9000)).plan());
+    assert_eq!(
+        told[2],
+        "POST /nodes/pve1/qemu/100/config memory=(as it is),current=2048 net0=(as it is),-firewall"
+    );
+    // A copy that a run has not finished gets them, and a finished one is left as somebody made it.
+    let mut copy = template();
+    copy.vmid = 100;
+    copy.config.remove("template");
+    for (key, value) in [
+        ("smbios1", "uuid=11111111-2222-3333-4444-000000000100"),
+        ("tags", "pvegraph"),
+        ("description", "[pvegraph:rig/web]"),
+        ("net0", "virtio=BC:24:11:00:01:00,bridge=vmbr0"),
+    ] {
+        copy.config.insert(key.to_owned(), value.to_owned());
+    }
+    let mut binding = crate::estate::bound(&[copy.clone()]).remove("vm-100").unwrap();
+    binding.uid = "web".to_owned();
+    binding.reserved_by = Some("r1".to_owned());
+    made.guests.push(copy);
+    made.bindings.insert("web".to_owned(), binding);
+    made.desired.guests.get_mut("web").unwrap().vmid = Some(100);
+    let told = calls(&made.plan()).join("\n");
+    assert!(told.contains("cores=4 ") && told.contains("onboot=1"), "{told}");
+    made.bindings.get_mut("web").unwrap().reserved_by = None;
+    let told = calls(&made.plan()).join("\n");
+    assert!(told.contains("memory=") && !told.contains("cores"), "{told}");
+}
