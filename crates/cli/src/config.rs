@@ -9,7 +9,7 @@ mod check;
 mod keys;
 mod layers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::fs;
@@ -198,6 +198,8 @@ pub struct ClusterSettings {
     pub request_timeout: Duration,
     /// How long the crawl of the cluster may take.
     pub run_timeout: Duration,
+    /// Guests that no plan takes down: the graph or this program needs them.
+    pub keep_up: BTreeSet<i64>,
 }
 
 /// How we log in at a cluster; its secret is read by [`Settings::cluster_secret`].
@@ -299,6 +301,8 @@ struct RawCluster {
     request_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     run_timeout: Duration,
+    #[serde(default)]
+    keep_up: Vec<String>,
 }
 
 impl Settings {
@@ -379,6 +383,14 @@ impl Settings {
             return Err(ConfigError::UnknownCluster { name: name.to_owned(), known });
         }
         Ok(found)
+    }
+
+    /// The guests that no plan for a cluster takes down. `cluster`: the name that was given.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub fn keep_up(&self, cluster: Option<&str>) -> Result<BTreeSet<i64>, ConfigError> {
+        Ok(self.selected(cluster)?.iter().flat_map(|cluster| cluster.keep_up.iter().copied()).collect())
     }
 
     /// The store's password, if one is given anywhere.

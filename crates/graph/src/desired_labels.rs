@@ -145,7 +145,7 @@ pub static MANAGED_SCOPE: Label<Row> = Label {
         "vmid_min" Integer "The first number";
         "vmid_max" Integer "The last number";
         "pool" Text "Its guests have to be in this pool, and new ones come into it; null for any";
-        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
+        "allow" TextList "What may be done: `create`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `restore-snapshot`, `template`, `destroy`";
         "max_deletes" Integer "How many guests one plan may delete; null is 0";
         "max_restarts" Integer "How many guests one plan may restart or stop; null leaves that to the estate's limit";
         "paused" Boolean "Nothing may be done there now";
@@ -171,7 +171,7 @@ pub static POLICY: Label<Row> = Label {
 /// `Plan`.
 pub static PLAN: Label<Row> = Label {
     name: "Plan",
-    doc: "A plan that was approved, and who did.",
+    doc: "A plan that was approved, and who did; or one that was applied without.",
     key: &["sha256"],
     columns: columns! {
         "sha256" Text "SHA-256 of the plan's canonical JSON";
@@ -182,7 +182,7 @@ pub static PLAN: Label<Row> = Label {
         "restarts" Integer "Guests that restart";
         "deletes" Integer "Guests that are deleted";
         "blast" Integer "Guests that feel something";
-        "approver" Text "Who approved it: the word of whoever ran the command";
+        "approver" Text "Who approved it: the word of whoever ran the command; null where nobody did";
         "approved_at" Integer "When, in epoch seconds";
         "approval_expires_at" Integer "Until when the approval holds, in epoch seconds";
     },
@@ -192,7 +192,7 @@ pub static PLAN: Label<Row> = Label {
 /// `PlanOp`.
 pub static PLAN_OP: Label<Row> = Label {
     name: "PlanOp",
-    doc: "One operation of an approved plan.",
+    doc: "One operation of a plan. It stays when its guest goes.",
     key: &["sha256", "number"],
     columns: columns! {
         "sha256" Text "The plan";
@@ -200,11 +200,40 @@ pub static PLAN_OP: Label<Row> = Label {
         "uid" Text "The desired guest";
         "vmid" Integer "Its number";
         "node" Text "The node that is asked";
-        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `rollback`, `template`, `destroy`";
+        "action" Text "`create`, `mark`, `grow`, `move`, `configure`, `migrate`, `power`, `snapshot`, `restore-snapshot`, `template`, `destroy`";
         "effect" Text "What it does to the guest while it runs";
         "reversible" Boolean "Another plan can bring back what was";
         "reasons" TextList "The fields that differ";
         "requests" TextList "The calls; what may be secret is not in them";
+    },
+    indexed: &[],
+};
+
+/// `Run`.
+pub static RUN: Label<Row> = Label {
+    name: "Run",
+    doc: "A run that applied a plan. The journal and the audit log of the host that ran it are the truth; this is what it could tell the \
+          graph.",
+    key: &["run"],
+    columns: columns! {
+        "run" Text "Its name, as `rollback`, the journal and the audit log have it";
+        "sha256" Text "The plan";
+        "actor" Text "Who ran it: user, host and account at Proxmox VE";
+        "approver" Text "By whose word";
+        "started_at" Integer "When it began, in epoch seconds";
+        "resumed_at" Integer "When it was gone on with last, in epoch seconds";
+        "resumed_by" Text "Who went on with it";
+        "ended_at" Integer "When it ended last, in epoch seconds; null while it runs, and where it was cut off";
+        "state" Text "`running`, `applied`, `pending_restart`, `partial`, `failed`, `stale`, `refused` or `lease_lost`";
+        "exit" Integer "The exit code";
+        "open" Boolean "`resume` has to go on with it";
+        "stopped" Text "Why it was stopped";
+        "operations" Integer "How many operations its plan has";
+        "done" Integer "Done; those that wait for a restart as well";
+        "waiting" Integer "Done, and something waits for a restart";
+        "failed" Integer "Failed or half done";
+        "unknown" Integer "Nobody knows what came of them";
+        "left" Integer "Not begun, or nothing was sent as the guest was otherwise than planned";
     },
     indexed: &[],
 };
@@ -268,6 +297,12 @@ relationships! {
     BINDS "BINDS" BINDING -> DESIRED_VM "A binding is of a desired guest." [];
     HAS_OP "HAS_OP" PLAN -> PLAN_OP "A plan has an operation." [];
     AFFECTS "AFFECTS" PLAN_OP -> DESIRED_VM "A guest feels an operation: its own, or one of a guest that it depends on." [];
+    AFFECTS_GUEST "AFFECTS" PLAN_OP -> GUEST "Likewise the live guest, where the graph had it." [];
+    OF_PLAN "OF_PLAN" RUN -> PLAN "A run applied a plan." [];
+    DID "DID" RUN -> PLAN_OP "What a run made of an operation." [
+        ("result", PropertyType::Text, "`done`, `pending restart`, `stale`, `failed`, `half done`, `unknown`, `skipped`, `not begun`"),
+        ("reason", PropertyType::Text, "why, where it is not done")
+    ];
 }
 
 /// Every label of the desired state, parents first.
@@ -288,5 +323,6 @@ pub fn labels() -> Vec<LabelSchema> {
         POLICY.schema(),
         PLAN.schema(),
         PLAN_OP.schema(),
+        RUN.schema(),
     ]
 }

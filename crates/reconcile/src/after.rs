@@ -71,7 +71,7 @@ pub fn estate(live: &Live, desired: &Desired, plan: &Plan) -> Estate {
             | Action::Grow
             | Action::Move
             | Action::Snapshot
-            | Action::Rollback
+            | Action::RestoreSnapshot
             | Action::Destroy => {}
         }
     }

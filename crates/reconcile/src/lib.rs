@@ -20,6 +20,7 @@ pub mod journal;
 pub mod lines;
 pub mod live;
 pub mod marker;
+pub mod own;
 pub mod plan;
 pub mod policy;
 pub mod rollback;

@@ -389,6 +389,20 @@ pub async fn snapshots(client: &PveClient, guest: &LiveGuest) -> Result<Vec<Snap
     Ok(all)
 }
 
+/// The volumes that a guest's snapshots are of.
+///
+/// # Errors
+/// The request's.
+pub async fn snapshotted(client: &PveClient, guest: &LiveGuest) -> Result<BTreeSet<String>, ApiError> {
+    let mut all = BTreeSet::new();
+    for taken in snapshots(client, guest).await? {
+        let Some(config) = snapshot(client, guest, &taken.name).await? else { continue };
+        let then = LiveGuest { config, ..guest.clone() };
+        all.extend(volumes(&then).map(str::to_owned));
+    }
+    Ok(all)
+}
+
 /// The options of a guest's snapshot; nothing where there is no such snapshot.
 ///
 /// # Errors
@@ -512,11 +526,14 @@ pub fn is_base(guest: &LiveGuest) -> bool {
 /// The volumes that its configuration names.
 pub fn volumes(guest: &LiveGuest) -> impl Iterator<Item = &str> {
     let own = |(key, _): &(&String, &String)| is_disk(guest.kind, key) || key.starts_with("unused");
-    guest.config.iter().filter(own).filter_map(|(_, text)| {
-        let first = text.split(',').next()?;
-        let first = first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first);
-        (first.contains(':') && !text.contains("media=cdrom")).then_some(first)
-    })
+    guest.config.iter().filter(own).filter_map(|(_, text)| volume(text))
+}
+
+/// The volume that a drive's property string names; a medium in a drive is none.
+pub fn volume(text: &str) -> Option<&str> {
+    let first = text.split(',').next()?;
+    let first = first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first);
+    (first.contains(':') && !text.contains("media=cdrom")).then_some(first)
 }
 
 /// The guests whose volumes build on this one's.

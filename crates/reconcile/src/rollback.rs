@@ -117,7 +117,7 @@ fn irreversible(action: Action) -> Option<&'static str> {
         Action::Mark | Action::Move | Action::Configure | Action::Migrate | Action::Power => None,
         Action::Template => Some("it became a template, and is no guest again"),
         Action::Snapshot => Some("a snapshot was taken, and stays"),
-        Action::Rollback => Some("it was taken back to a snapshot, and what it had since is lost"),
+        Action::RestoreSnapshot => Some("it was taken back to a snapshot, and what it had since is lost"),
     }
 }
 

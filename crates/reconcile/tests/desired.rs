@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use pvegraph_inventory::{ClusterId, GuestType};
-use pvegraph_reconcile::canonical::TagStyle;
-use pvegraph_reconcile::desired::{Desired, from_document, to_document};
+use pvegraph_reconcile::canonical::{Canonical, TagStyle};
+use pvegraph_reconcile::desired::{Desired, check, from_document, to_document};
 use pvegraph_reconcile::diff::{Class, diff, missing};
 use pvegraph_reconcile::discover::{Omit, guest_as_desired};
 use pvegraph_reconcile::document::{Form, read};
@@ -107,6 +107,10 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
             &["`scsi0`", "new disk each time", r#"{"storage": "local-lvm", "size": "32G"}"#],
         ),
         (
+            json!({ "vms": [{ "vmid": 100, "scsi1": { "storage": "lvm", "size": "4G", "import-from": "lvm:vm-999-disk-0" } }] }),
+            &["scsi1.import-from`", "there is no key `import-from`"],
+        ),
+        (
             json!({ "vms": [{ "vmid": 100, "scsi1": { "volume": "local-lvm:vm-101-disk-0" } }] }),
             &["vm-100 (guest 100)", "`scsi1.volume`", "of the guest 101", "write `storage` and `size`"],
         ),
@@ -141,6 +145,16 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
             assert!(text.contains(word), "{word:?} is not in {text:?}, of {proxmox}");
         }
     }
+    // What is written by hand is not read from a document.
+    let mut by_hand = vm(json!({ "vmid": 100, "scsi1": { "storage": "lvm", "size": "4G" } })).unwrap();
+    let guest = by_hand.guests.get_mut("vm-100").unwrap();
+    let Some(Canonical::Map(disk)) = guest.fields.get_mut("scsi1") else { panic!("a disk") };
+    disk.insert("import-from".to_owned(), Canonical::Text("lvm:vm-999-disk-0".to_owned()));
+    let told = check(&by_hand).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(
+        told.contains("vm-100 (guest 100): `scsi1.import-from`") && told.contains("as a copy (`clone`)"),
+        "{told}"
+    );
     // All of them at once.
     let two = estate(json!({ "vms": [{ "vmid": 100, "cores": "x", "onboot": "maybe" }, { "vmid": 1 }] }))
         .unwrap_err();

@@ -379,6 +379,7 @@ async fn a_run_goes_on_while_the_graph_is_away() {
     let err = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(0), "{err}");
     assert!(err.contains("the lease could not be renewed"), "{err}");
+    assert!(err.contains("the graph was not told how far the run"), "{err}");
     assert_eq!(bench.option(100, "tags"), "one;pvegraph");
     bench.world().set_time_scale(0.0);
     bench.apply(&[]).await.ended(14);

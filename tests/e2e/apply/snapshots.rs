@@ -55,8 +55,8 @@ async fn a_snapshot_is_taken_the_guest_broken_and_taken_back() {
         .snapshot(&["rollback", "vm-100", "before"])
         .await
         .ended(6)
-        .says(&["`scope`", "does not allow to rollback"]);
-    bench.allow("rollback").await;
+        .says(&["`scope`", "does not allow to restore-snapshot"]);
+    bench.allow("restore-snapshot").await;
     bench.snapshot(&["rollback", "vm-100", "never"]).await.ended(6).says(&[
         "`name`",
         "no snapshot \"never\"",

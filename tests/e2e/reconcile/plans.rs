@@ -195,6 +195,32 @@ async fn a_plan_file_is_approved_as_it_is_and_in_time(graph: &Graph) {
 }
 on_both_stores!(approved => a_plan_file_is_approved_as_it_is_and_in_time);
 
+/// Seen failing with: operations of which nothing is noted.
+async fn a_run_and_what_it_did_are_nodes(graph: &Graph) {
+    let (server, rig, _) = managed(graph).await;
+    let mut rig = with_token(rig.without_clusters(), &server, ROOT_TOKEN);
+    rig.settings = "\n[apply]\ndirectory = \"state\"\n".to_owned();
+    desire(&rig, &[(500, json!({ "name": "new" }))]).await;
+    plan(&rig, 0, &[]).await;
+    rig.run(&["apply", "plan.json", "--auto-approve"]).await.ended(0);
+    let [run] = rig.nodes("Run").await.try_into().expect("one run");
+    assert_eq!((&run["state"], &run["done"], &run["open"]), (&json!("applied"), &json!(2), &json!(false)));
+    let did = rig
+        .read(
+            "MATCH (r:Run)-[d:DID]->(o:PlanOp)-[:AFFECTS]->(g:ProxmoxVM) \
+             RETURN o.action AS action, d.result AS result, g.vmid AS vmid ORDER BY action",
+        )
+        .await;
+    let row = |action: &str| json!({ "action": action, "result": "done", "vmid": 500 });
+    assert_eq!(did, [row("configure"), row("mark")]);
+    let plan = &rig
+        .read("MATCH (:Run)-[:OF_PLAN]->(p:Plan) RETURN p.approver AS approver, p.operations AS operations")
+        .await;
+    assert_eq!(plan, &[json!({ "approver": null, "operations": 2 })]);
+    server.shutdown().await;
+}
+on_both_stores!(noted => a_run_and_what_it_did_are_nodes);
+
 async fn why_tells_reasons_calls_edges_and_what_blocks(graph: &Graph) {
     let (server, rig, _) = managed(graph).await;
     let changes =
@@ -334,6 +360,32 @@ async fn a_migration_is_planned_where_proxmox_lets_it() {
     assert_eq!(set, &json!({ "online": "1", "target": "pve2", "with-local-disks": "1" }));
     server.world().unwrap().set_node_online("pve2", false).unwrap();
     plan(&rig, 6, &[]).await.says(&["`node`", "pve2 is offline"]);
+    server.shutdown().await;
+}
+
+/// Seen failing with: snapshots of which nobody asks what they are of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_moves_unless_a_snapshot_is_of_it() {
+    let (server, rig, _) = managed(&Graph::Embedded).await;
+    let world = server.world().unwrap();
+    let other = world.read(|state| {
+        let usable = |storage: &&pve_sim::Storage| {
+            storage.id != "local-lvm"
+                && !storage.disabled
+                && storage.content.split(',').any(|kind| kind == "images")
+        };
+        state.storages.values().find(|one| usable(one) && one.is_for_node("pve1")).unwrap().id.clone()
+    });
+    let root = pve_sim::Principal::parse("root@pam");
+    let taken = world.request(&root, "POST", "/nodes/pve1/qemu/500/snapshot", &[("snapname", "before")]);
+    assert!(taken.is_ok(), "{taken:?}");
+    world.set_config(500, "scsi1", "local-lvm:vm-500-disk-7,size=4G").unwrap();
+    let moved = |key: &str, size: &str| json!({ key: { "storage": other, "size": size } });
+    desire(&rig, &[(500, moved("scsi1", "4G"))]).await;
+    let ran = plan(&rig, 0, &[]).await;
+    assert_eq!(ran.rows()[1]["action"], "move", "it came after the snapshot");
+    desire(&rig, &[(500, moved("scsi0", "8G"))]).await;
+    plan(&rig, 6, &[]).await.says(&["vm-500 (guest 500): `scsi0.storage`", "snapshots", "remove them first"]);
     server.shutdown().await;
 }
 

@@ -1,6 +1,7 @@
 //! `pvegraph apply` and `resume`: an approved plan is carried out, and a run that was cut off is gone on with.
 
 mod events;
+mod noted;
 mod preflight;
 mod run;
 
@@ -50,7 +51,7 @@ pub struct Apply {
     #[arg(value_name = "PLANFILE")]
     plan: PathBuf,
 
-    /// Go on without an approval; not with a plan that deletes guests
+    /// Go on without an approval; not with a plan that deletes guests or disks, takes a guest back to a snapshot or makes it a template
     #[arg(long)]
     auto_approve: bool,
 
@@ -136,6 +137,12 @@ impl Apply {
             if let Some(refusal) = refusal {
                 return Err(refusal.into());
             }
+            let keep_up = settings.keep_up(self.cluster.as_deref())?;
+            if let Some(refusal) =
+                preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?
+            {
+                return Err(refusal.into());
+            }
             let (approver, until) =
                 preflight::approver(&*store, &id, &plan, self.auto_approve, now).await??;
             preflight::allowed(&client, &plan, &live).await??;
@@ -179,6 +186,11 @@ impl Resume {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
+            let keep_up = settings.keep_up(self.cluster.as_deref())?;
+            let refusal = match refusal {
+                None => preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?,
+                refusal => refusal,
+            };
             // Whatever forbids the rest: what was begun is followed to its end.
             let until = match (approved, refusal) {
                 (Err(refusal), _) | (_, Some(refusal)) => Err(refusal.why),

@@ -88,7 +88,8 @@ impl Approve {
             let lock = HostLock::take(&settings)?;
             let store = connect::store(&settings, Access::Write).await?;
             ensure_migrated(&*store, Some(lock.holder()).as_ref()).await?;
-            let generation = stored::read(&*store, &id).await?.generation;
+            let stored = stored::read(&*store, &id).await?.with_numbers();
+            let generation = stored.generation;
             if generation != plan.generation {
                 let text = format!(
                     "it was made of generation {} of what is desired, which is at {generation} now: plan again",
@@ -96,9 +97,14 @@ impl Approve {
                 );
                 return Err(Failure::new(Exit::Stale, of_file(text)));
             }
+            // What is written by hand in Cypher does not raise the generation.
+            if stored.sha256 != plan.desired_sha256 {
+                let text = "what is desired was changed by hand since it was made: plan again".to_owned();
+                return Err(Failure::new(Exit::Stale, of_file(text)));
+            }
             let expires_at = plan.expires_at.min(now + self.minutes * 60);
             let approval = Approval { approver, at: now, expires_at };
-            stored::approve(&*store, &id, &plan, &approval).await?;
+            stored::approve(&*store, &id, &plan, &stored.desired, &approval).await?;
             let columns = ["sha256", "operations", "restarts", "deletes", "blast", "approver", "expires_at"];
             let expires = Timestamp::from_second(expires_at).map(|at| at.to_string()).unwrap_or_default();
             let row = vec![

@@ -89,13 +89,20 @@ impl Discover {
     }
 }
 
-/// Writes a document to a file, or to standard output.
+/// A file for its owner alone: descriptions may hold what is nobody else's business. One that is there keeps its rights.
+fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Writes a document to a file of its owner's, or to standard output.
 ///
 /// # Errors
 /// It can't be written.
 pub fn write(to: Option<&Path>, text: &str) -> Result<(), Failure> {
     match to {
-        Some(path) => std::fs::write(path, format!("{text}\n"))
+        Some(path) => private(path)
+            .and_then(|mut file| writeln!(file, "{text}"))
             .map_err(|error| Failure::failed(format!("{} can't be written: {error}", path.display()))),
         None => match writeln!(std::io::stdout(), "{text}") {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

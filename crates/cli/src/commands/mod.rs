@@ -9,6 +9,7 @@ pub mod desired;
 pub mod discover;
 pub mod doctor;
 pub mod drift;
+mod ground;
 pub mod migrate;
 pub mod plan;
 pub mod policy;

@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use futures::{StreamExt, stream, try_join};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::{Rows, Store};
-use pvegraph_reconcile::desired::{Desired, Problem};
+use pvegraph_inventory::GuestType;
+use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
 use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, Remark, plan};
-use pvegraph_reconcile::stored::{self, Stored};
-use pvegraph_reconcile::{after, policy};
+use pvegraph_reconcile::stored::Stored;
 use serde_json::{Value, json};
 
 use super::Global;
 use super::discover::write;
-use super::drift::{Found, compare, not_managed, proven_cluster};
+use super::drift::{Found, compare, not_managed};
+use super::ground::Ground;
 use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -29,8 +30,8 @@ use crate::render::{Output, Report};
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with 6 where something forbids the plan. Only guests that are bound (`pvegraph adopt`) and managed are ever in it, and a token \
-that may read is enough to make it.
+Ends with 6 where something forbids the plan. Of the guests that are there only those that are bound (`pvegraph adopt`) and managed are \
+ever in it; new ones are those that are desired and not there. A token that may read is enough to make it.
 
 Examples:
   pvegraph plan
@@ -80,54 +81,45 @@ impl Of {
     /// # Errors
     /// Nothing is desired, or the cluster or the store can't be read.
     pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
-        self.planned_of(settings, store, None).await
+        self.planned_on(Ground::of(settings, self.cluster.as_deref(), store).await?).await
     }
 
     /// Nothing is agreed to.
-    pub fn nothing_agreed(cluster: Option<String>) -> Self {
-        Self { allow_delete: Vec::new(), mark: Vec::new(), cluster }
+    pub fn nothing_agreed() -> Self {
+        Self { allow_delete: Vec::new(), mark: Vec::new(), cluster: None }
     }
 
-    /// Makes the plan of something else than what the graph desires: the way back. It holds for as long as what the graph desires stays.
+    /// Makes the plan on this ground. Where something else is put there than what the graph desires (the way back), it holds for as long as
+    /// what the graph desires stays.
     ///
     /// # Errors
-    /// Likewise.
-    pub async fn planned_of(
-        &self,
-        settings: &Settings,
-        store: &dyn Store,
-        instead: Option<Desired>,
-    ) -> Result<Planned, Failure> {
-        let (id, client) = proven_cluster(settings, self.cluster.as_deref(), store).await?;
-        let mut stored = stored::read(store, &id).await?.with_numbers();
-        if let Some(desired) = instead {
-            stored.desired = desired;
-        }
-        let (scopes, policies) = try_join!(stored::scopes(store, &id), stored::policies(store, &id))?;
+    /// The cluster can't be read.
+    pub async fn planned_on(&self, ground: Ground<'_>) -> Result<Planned, Failure> {
+        let Ground { client, stored, scopes, .. } = &ground;
         let began = Instant::now();
-        let found = compare(&client, &stored.desired, &stored.bindings).await?;
+        let found = compare(client, &stored.desired, &stored.bindings).await?;
         let consent = Consent {
             delete: self.allow_delete.iter().cloned().collect(),
             mark: self.mark.iter().cloned().collect(),
         };
         let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
-        surveyed(&client, &stored.desired, &found, &mut around).await;
+        surveyed(client, &stored.desired, &found, &mut around).await;
         let made = stored.bindings.values().filter(|binding| binding.reserved_by.is_some());
         for uid in consent.mark.iter().chain(made.map(|binding| &binding.uid)) {
             let vmid = stored.desired.guests.get(uid).and_then(|guest| guest.vmid);
             // Of guests that do not differ nothing was asked yet.
             let Some(live) = vmid.and_then(|vmid| found.live.guests.get(&vmid)) else { continue };
             if let Entry::Vacant(unasked) = around.pending.entry(live.vmid) {
-                unasked.insert(live::pending(&client, live).await.map_err(LiveError::from)?);
+                unasked.insert(live::pending(client, live).await.map_err(LiveError::from)?);
             }
         }
-        let quorate = quorate(&client).await;
+        let quorate = ground.quorate().await;
         let cluster_seconds = began.elapsed().as_secs_f64();
         let mut plan = plan(&Input {
             desired: &stored.desired,
             generation: stored.generation,
             bindings: &stored.bindings,
-            scopes: &scopes,
+            scopes,
             live: &found.live.guests,
             diffs: &found.diffs,
             unread: &found.unread,
@@ -135,15 +127,8 @@ impl Of {
             consent: &consent,
             now: Timestamp::now().as_second(),
         });
-        // Numbers that bindings give are nobody's wish, and come and go.
-        plan.desired_sha256.clone_from(&stored.sha256);
-        if !quorate {
-            let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
-            plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
-        }
-        let after = after::estate(&found.live, &stored.desired, &plan);
-        policy::enter(store, &policies, &after, &mut plan).await;
-        Ok(Planned { plan, stored, cluster_seconds })
+        ground.passed(&mut plan, &found.live, quorate).await;
+        Ok(Planned { plan, stored: ground.stored, cluster_seconds })
     }
 }
 
@@ -208,6 +193,7 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
     let mut templates: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut moving: Vec<(&LiveGuest, &str)> = Vec::new();
     let mut copied: Vec<(&LiveGuest, &str)> = Vec::new();
+    let mut relocated: Vec<&LiveGuest> = Vec::new();
     for diff in found.diffs.iter().filter(|diff| !diff.noop()) {
         let Some(guest) = desired.guests.get(&diff.uid).filter(|guest| guest.policy == Policy::Manage) else {
             continue;
@@ -225,6 +211,14 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             templates.extend(wanted.zip(volume));
             continue;
         };
+        // A container's volumes all stay where one of them is of a snapshot.
+        let elsewhere = |field: &str| field.ends_with(".storage") || field.ends_with(".format");
+        if live.kind == GuestType::Qemu
+            && live.config.contains_key("parent")
+            && diff.changes.iter().any(|change| elsewhere(&change.field))
+        {
+            relocated.push(live);
+        }
         if diff.changes.iter().any(|change| change.field.starts_with("net")) {
             bridges.insert(&live.node);
         }
@@ -271,6 +265,14 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             Err(error) => tracing::info!(guest = source.vmid, name, %error, "the snapshot is not known"),
         }
     }
+    for guest in relocated {
+        match live::snapshotted(client, guest).await {
+            Ok(volumes) => drop(around.snapshotted.insert(guest.vmid, volumes)),
+            Err(error) => {
+                tracing::info!(guest = guest.vmid, %error, "what its snapshots are of is not known")
+            }
+        }
+    }
     let asked: Vec<_> = stream::iter(moving)
         .map(|(live, target)| async move { (live.vmid, live::migration(client, live, target).await) })
         .buffered(AT_ONCE)
@@ -287,14 +289,6 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
 
 /// Questions about migrations that are asked at once; the client's own limits decide when they go out.
 const AT_ONCE: usize = 64;
-
-/// Whether the cluster can be written to; a standalone node always can.
-pub async fn quorate(client: &PveClient) -> bool {
-    live::quorate(client).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the cluster's quorum is not known");
-        false
-    })
-}
 
 /// A plan as it is shown.
 pub fn report(plan: &Plan, not_managed: Vec<String>) -> Report {

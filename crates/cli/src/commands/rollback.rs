@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use pvegraph_reconcile::live::{self, LiveError};
 use pvegraph_reconcile::rollback::reverse;
-use pvegraph_reconcile::stored;
 
 use super::Global;
 use super::apply::{files, kept};
-use super::drift::proven_cluster;
+use super::ground::Ground;
 use super::plan::{Of, Planned, told};
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -52,8 +51,9 @@ impl Rollback {
         let settings = global.settings()?;
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
-            let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
-            let files = files(&settings, &id)?;
+            let mut ground = Ground::of(&settings, self.cluster.as_deref(), &*store).await?;
+            let (id, client, stored) = (&ground.id, &ground.client, &ground.stored);
+            let files = files(&settings, id)?;
             let (plan, record) = match std::fs::read_to_string(&self.of) {
                 Ok(text) => {
                     let plan = kept(&text)?;
@@ -71,18 +71,17 @@ impl Rollback {
                 }
             };
             let done: BTreeSet<usize> = record.calls.keys().map(|call| call.op + 1).collect();
-            let stored = stored::read(&*store, &id).await?.with_numbers();
             let numbers: BTreeSet<i64> = plan.operations.iter().map(|operation| operation.vmid).collect();
-            let live = live::read(&client, Some(&numbers)).await?;
+            let live = live::read(client, Some(&numbers)).await?;
             let mut pending = BTreeMap::new();
             for guest in live.guests.values() {
-                let waits = live::pending(&client, guest).await.map_err(LiveError::from)?;
+                let waits = live::pending(client, guest).await.map_err(LiveError::from)?;
                 pending.insert(guest.vmid, waits);
             }
             let back = reverse(&plan, &done, &stored.desired, &live.guests, &pending, live.style);
-            let of = Of::nothing_agreed(self.cluster.clone());
+            ground.stored.desired = back.desired;
             let Planned { mut plan, stored, cluster_seconds } =
-                of.planned_of(&settings, &*store, Some(back.desired)).await?;
+                Of::nothing_agreed().planned_on(ground).await?;
             if self.partial {
                 plan.postponed.extend(back.left);
             } else {
@@ -93,7 +92,7 @@ impl Rollback {
                 }
             }
             if plan.operations.is_empty() && plan.blocked.is_empty() {
-                tracing::info!("{id}: everything is as it was before already");
+                tracing::info!("{}: everything is as it was before already", plan.cluster);
             }
             told(&plan, &stored, cluster_seconds, self.out.as_deref(), global)?;
             Ok(if plan.blocked.is_empty() { Exit::Success } else { Exit::Blocked })

@@ -24,7 +24,7 @@ pub enum ScopeCommand {
     List(OfCluster),
     /// Make a scope, or change one: what is not given stays
     #[command(after_help = "\
-A guest is touched only where its number lies in a scope. A new scope allows everything but `rollback`, `template` and \
+A guest is touched only where its number lies in a scope. A new scope allows everything but `restore-snapshot`, `template` and \
 `destroy`, and no deletions.
 
 Examples:
@@ -58,7 +58,7 @@ pub struct Set {
     #[arg(long)]
     pool: Option<String>,
 
-    /// What may be done there: create, grow, move, configure, migrate, power, snapshot, rollback, template, destroy
+    /// What may be done there: create, grow, move, configure, migrate, power, snapshot, restore-snapshot (to go back to one), template, destroy
     #[arg(long, value_name = "ACTIONS", value_delimiter = ',', value_parser = action)]
     allow: Option<Vec<Action>>,
 

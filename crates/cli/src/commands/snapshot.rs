@@ -8,16 +8,15 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use pve_client::PveClient;
 use pvegraph_graph::Store;
-use pvegraph_reconcile::desired::{Guest, Problem};
+use pvegraph_reconcile::desired::Guest;
 use pvegraph_reconcile::live::{self, LiveError, LiveGuest, Snapshot};
 use pvegraph_reconcile::plan::{Around, Ask, Consent, Input, Plan, snapshot_plan};
-use pvegraph_reconcile::stored::{self, Stored};
-use pvegraph_reconcile::{after, policy};
+use pvegraph_reconcile::stored::Stored;
 
 use super::Global;
 use super::discover::write;
-use super::drift::proven_cluster;
-use super::plan::{quorate, report};
+use super::ground::Ground;
+use super::plan::report;
 use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -34,7 +33,7 @@ Examples:
     /// Plan to take a guest back to a snapshot, and show what would be lost
     #[command(after_help = "\
 Everything that was written to its disks since then is lost, and its options become what they were; so the plan has to be approved. The \
-scope has to allow `rollback`. A new guest from a snapshot is a copy: `clone` with `snapshot` in what is desired.
+scope has to allow `restore-snapshot`. A new guest from a snapshot is a copy: `clone` with `snapshot` in what is desired.
 
 Examples:
   pvegraph snapshot rollback vm-100 before-upgrade --out plan.json
@@ -53,7 +52,7 @@ pub struct Take {
     #[arg(long)]
     memory: bool,
 
-    /// Words for readers
+    /// Words for readers, and no secret: the plan's file has them as they are
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 }
@@ -127,32 +126,29 @@ impl Of {
         store: &dyn Store,
         asked: Option<Ask>,
     ) -> Result<Plan, Failure> {
-        let (id, client) = proven_cluster(settings, self.cluster.as_deref(), store).await?;
-        let stored = stored::read(store, &id).await?.with_numbers();
-        let guest = wanted(&stored, &self.uid)?;
-        let scopes = stored::scopes(store, &id).await?;
-        let policies = stored::policies(store, &id).await?;
+        let ground = Ground::of(settings, self.cluster.as_deref(), store).await?;
+        let Ground { client, stored, scopes, .. } = &ground;
+        let guest = wanted(stored, &self.uid)?;
         let numbers: BTreeSet<i64> = guest.vmid.into_iter().collect();
-        let live = live::read(&client, Some(&numbers)).await?;
+        let live = live::read(client, Some(&numbers)).await?;
         let mut around = Around::of(&live);
         let mut taken = Vec::new();
         let has = guest.vmid.and_then(|vmid| live.guests.get(&vmid));
         if let Some(has) = has {
-            around.pending.insert(has.vmid, live::pending(&client, has).await.map_err(LiveError::from)?);
-            taken = live::snapshots(&client, has).await.map_err(LiveError::from)?;
+            around.pending.insert(has.vmid, live::pending(client, has).await.map_err(LiveError::from)?);
+            taken = live::snapshots(client, has).await.map_err(LiveError::from)?;
         }
         let ask = match asked {
             Some(ask) => ask,
-            None => Ask::Rollback {
-                name: self.name.clone(),
-                config: then(&client, has, &taken, &self.name).await,
-            },
+            None => {
+                Ask::Rollback { name: self.name.clone(), config: then(client, has, &taken, &self.name).await }
+            }
         };
         let input = Input {
             desired: &stored.desired,
             generation: stored.generation,
             bindings: &stored.bindings,
-            scopes: &scopes,
+            scopes,
             live: &live.guests,
             diffs: &[],
             unread: &BTreeMap::new(),
@@ -161,13 +157,7 @@ impl Of {
             now: Timestamp::now().as_second(),
         };
         let mut plan = snapshot_plan(&input, guest, &taken, &ask);
-        plan.desired_sha256.clone_from(&stored.sha256);
-        if !quorate(&client).await {
-            let text = "the cluster has no quorum, or does not say: wait for it, or let the token read it (Sys.Audit on /)";
-            plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
-        }
-        let after = after::estate(&live, &stored.desired, &plan);
-        policy::enter(store, &policies, &after, &mut plan).await;
+        ground.passed(&mut plan, &live, ground.quorate().await).await;
         Ok(plan)
     }
 }

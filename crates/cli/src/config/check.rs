@@ -1,6 +1,6 @@
 //! What the settings must hold together: each problem names the setting, where it is, and the mend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use url::Url;
 
@@ -124,19 +124,23 @@ impl ClusterCheck<'_> {
         let endpoints = self.endpoints(&raw.endpoints).map_err(|found| found.into_iter().for_each(&mut keep));
         let login = self.login(&raw).map_err(&mut keep);
         let trust = self.trust(&raw).map_err(&mut keep);
-        match (endpoints, login, trust) {
-            (Ok(endpoints), Ok(login), Ok(trust)) if problems.is_empty() => Ok(ClusterSettings {
-                index: self.index,
-                name: raw.name,
-                endpoints,
-                login,
-                trust,
-                concurrency: raw.concurrency,
-                per_node_concurrency: raw.per_node_concurrency,
-                connect_timeout: raw.connect_timeout,
-                request_timeout: raw.request_timeout,
-                run_timeout: raw.run_timeout,
-            }),
+        let keep_up = self.keep_up(&raw.keep_up).map_err(&mut keep);
+        match (endpoints, login, trust, keep_up) {
+            (Ok(endpoints), Ok(login), Ok(trust), Ok(keep_up)) if problems.is_empty() => {
+                Ok(ClusterSettings {
+                    index: self.index,
+                    name: raw.name,
+                    endpoints,
+                    login,
+                    trust,
+                    concurrency: raw.concurrency,
+                    per_node_concurrency: raw.per_node_concurrency,
+                    connect_timeout: raw.connect_timeout,
+                    request_timeout: raw.request_timeout,
+                    run_timeout: raw.run_timeout,
+                    keep_up,
+                })
+            }
             _ => Err(problems),
         }
     }
@@ -148,6 +152,19 @@ impl ClusterCheck<'_> {
             return Ok(());
         }
         Err(self.problem("name", "a name is made of letters, digits, hyphens, underscores and dots"))
+    }
+
+    fn keep_up(&self, given: &[String]) -> Result<BTreeSet<i64>, Problem> {
+        let number = |text: &String| text.parse().ok().filter(|vmid| (100..=999_999_999).contains(vmid));
+        let read = |text: &String| {
+            number(text).ok_or_else(|| {
+                self.problem(
+                    "keep_up",
+                    format!("`keep_up` has numbers of guests, such as \"100\", and not {text:?}"),
+                )
+            })
+        };
+        given.iter().map(read).collect()
     }
 
     fn endpoints(&self, given: &[String]) -> Result<Vec<Url>, Vec<Problem>> {

@@ -138,6 +138,7 @@ const CLUSTER: &[Key] = &[
     // Above the 30 s after which a node gives up on another one: its answer says more than our own time-out.
     with_default("request_timeout", Kind::Duration, "40s"),
     with_default("run_timeout", Kind::Duration, "1h"),
+    key("keep_up", Kind::Texts),
 ];
 
 const SYNC: &[Key] = &[

@@ -246,7 +246,6 @@ fn declared_answer(world: &World, request: &Request<'_>, declared: &Declared) ->
                     None => collections::write(declared.template, request.method, &mut act),
                 }
             });
-            world.note_due(state);
             answer.unwrap_or_else(|refusal| refusal)
         }),
         Some(Way::Collection) => world.read(|state| {

@@ -19,7 +19,7 @@ pub(super) fn begin_clone(state: &mut State, work: &Work) -> Outcome {
     copy.vmid = new;
     copy.power = Power::Stopped;
     copy.config = Config::default();
-    copy.config.set("lock", "clone");
+    copy.config.set("lock", if copy.kind == GuestKind::Qemu { "clone" } else { "create" });
     copy.snapshots.clear();
     copy.pending.clear();
     copy.ha = None;

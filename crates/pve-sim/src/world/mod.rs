@@ -117,7 +117,10 @@ impl World {
 
     /// Changes the state as a whole; the other methods cover what tests usually need.
     pub fn update<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let done = change(&mut state);
+        self.note_due(&state);
+        done
     }
 
     /// Lets numbers such as `cpu`, `mem` and `uptime` vary with time. Off at first, so that answers repeat exactly.
@@ -156,15 +159,12 @@ impl World {
     pub(crate) fn settle(&self) {
         let now = self.now_in_milliseconds();
         if self.next_due.load(Ordering::Acquire) <= now {
-            self.update(|state| {
-                crate::work::settle(state, now);
-                self.note_due(state);
-            });
+            self.update(|state| crate::work::settle(state, now));
         }
     }
 
     /// Remembers when the next task ends, so that reading need not look.
-    pub(crate) fn note_due(&self, state: &State) {
+    fn note_due(&self, state: &State) {
         let running = state.tasks.iter().rev().filter(|task| task.exit.is_none()).map(|task| task.due);
         self.next_due.store(running.min().unwrap_or(u64::MAX), Ordering::Release);
     }

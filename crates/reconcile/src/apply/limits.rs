@@ -80,7 +80,13 @@ impl Needs {
             && running.clone().all(|other| {
                 let clones = self.source.is_some() && self.source == other.source;
                 let down = self.down_in.is_some() && self.down_in == other.down_in;
-                self.vmid != other.vmid && self.storages.is_disjoint(&other.storages) && !clones && !down
+                // While it is copied it stays as it is: what builds on it can't be seen before the copy is whole.
+                let copied = self.source == Some(other.vmid) || other.source == Some(self.vmid);
+                self.vmid != other.vmid
+                    && self.storages.is_disjoint(&other.storages)
+                    && !clones
+                    && !copied
+                    && !down
             })
     }
 }
@@ -140,6 +146,8 @@ mod tests {
         assert!(!on("lvm", 2, "b").fits(running.iter()) && on("zfs", 2, "b").fits(running.iter()));
         let clone = |vmid, source| Needs { source: Some(source), ..needs(vmid, "b") };
         assert!(!clone(2, 9).fits([clone(3, 9)].iter()) && clone(2, 8).fits([clone(3, 9)].iter()));
+        assert!(!clone(2, 9).fits([needs(9, "a")].iter()), "what is copied is worked on");
+        assert!(!needs(9, "a").fits([clone(2, 9)].iter()), "what is worked on is copied");
         let down = |vmid, group| Needs { down_in: Some(group), ..needs(vmid, "b") };
         assert!(!down(2, 0).fits([down(3, 0)].iter()) && down(2, 1).fits([down(3, 0)].iter()));
         assert!(needs(2, "b").fits([down(3, 0)].iter()), "what stays up may go on");

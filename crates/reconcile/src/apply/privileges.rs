@@ -23,11 +23,20 @@ pub struct Needed {
     pub or: Option<String>,
 }
 
-/// Tells the storages of a guest's disks.
-pub type Storages<'a> = &'a dyn Fn(i64) -> BTreeSet<String>;
+/// What a guest has that is copied with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// The storages of its disks.
+    pub storages: BTreeSet<String>,
+    /// Its network interfaces as Proxmox VE writes them: copies are on the same bridges.
+    pub interfaces: Vec<String>,
+}
 
-/// What the operations need. `storages` is asked about guests that are copied.
-pub fn needed(operations: &[Operation], storages: Storages<'_>) -> BTreeSet<Needed> {
+/// Tells what a guest has.
+pub type Sources<'a> = &'a dyn Fn(i64) -> Copied;
+
+/// What the operations need. `sources` is asked about guests that are copied.
+pub fn needed(operations: &[Operation], sources: Sources<'_>) -> BTreeSet<Needed> {
     let mut all = BTreeSet::new();
     // What a pool allows is allowed at a guest from its first moment on.
     let pools: BTreeMap<i64, String> = operations
@@ -40,7 +49,7 @@ pub fn needed(operations: &[Operation], storages: Storages<'_>) -> BTreeSet<Need
         .collect();
     for operation in operations {
         for request in &operation.requests {
-            of_call(operation, request, pools.get(&operation.vmid), storages, &mut all);
+            of_call(operation, request, pools.get(&operation.vmid), sources, &mut all);
         }
     }
     all
@@ -50,7 +59,7 @@ fn of_call(
     operation: &Operation,
     request: &Request,
     pool: Option<&String>,
-    storages: Storages<'_>,
+    sources: Sources<'_>,
     all: &mut BTreeSet<Needed>,
 ) {
     let guest = format!("/vms/{}", operation.vmid);
@@ -68,9 +77,13 @@ fn of_call(
         if let Some(source) = made.source {
             need(&format!("/vms/{source}"), &["VM.Audit"]);
             need(&format!("/vms/{source}"), &["VM.Clone"]);
+            let Copied { storages, interfaces } = sources(source);
             let wanted = request.set.get("storage").map(|storage| BTreeSet::from([storage.to_string()]));
-            for storage in wanted.unwrap_or_else(|| storages(source)) {
+            for storage in wanted.unwrap_or(storages) {
                 need(&format!("/storage/{storage}"), &["Datastore.AllocateSpace"]);
+            }
+            for bridge in interfaces.iter().filter_map(|interface| bridge(interface)) {
+                need(&bridge, &["SDN.Use"]);
             }
         }
     }
@@ -213,8 +226,14 @@ mod tests {
             "effect": "create", "reversible": true, "fields": [], "reasons": [], "affects": [], "blast": 1,
             "fingerprint": null, "digest": null, "pending_sha256": null, "status": null, "requests": requests,
         }));
-        let storages = |vmid: i64| BTreeSet::from([format!("of-{vmid}")]);
-        let needs = needed(&[operation.unwrap()], &storages);
+        let sources = |vmid: i64| Copied {
+            storages: BTreeSet::from([format!("of-{vmid}")]),
+            interfaces: vec![
+                "virtio=BC:24:11:00:00:01,bridge=vmbr1,tag=7".to_owned(),
+                "virtio=BC:24:11:00:00:02,bridge=vnet0".to_owned(),
+            ],
+        };
+        let needs = needed(&[operation.unwrap()], &sources);
         needs
             .iter()
             .map(|need| {
@@ -275,6 +294,7 @@ mod tests {
         let clone = |set: &[(&str, &str)]| told("qemu", &[post("/nodes/pve1/qemu/9000/clone", set)]);
         let expected = |storage: &str| {
             [
+                "/sdn/zones/localnetwork/vmbr1/7 SDN.Use".to_owned(),
                 format!("/storage/{storage} Datastore.AllocateSpace"),
                 "/vms/100 VM.Allocate".to_owned(),
                 "/vms/100 VM.Audit".to_owned(),

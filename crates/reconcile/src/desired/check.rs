@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Desired, Section};
-use crate::canonical::{Managed, find};
+use crate::canonical::{Canonical, Managed, find};
 use crate::document::{Power, Source};
 
 /// Something wrong with a desired state: which guest, which field, and what to do.
@@ -36,6 +36,9 @@ const VMIDS: std::ops::RangeInclusive<i64> = 100..=999_999_999;
 
 /// The longest `uid`: it becomes a part of keys and messages.
 const MAX_UID: usize = 100;
+
+/// The option of a disk that PVE takes once, when the disk is made, and does not keep.
+pub(crate) const IMPORT: &str = "import-from";
 
 /// Everything that is wrong with it by itself.
 pub fn check(desired: &Desired) -> Vec<Problem> {
@@ -72,6 +75,13 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
                     tell("unset", format!("`{key}` is desired as well: remove it from one of the two"));
                 }
                 Some(Managed::Yes) => {}
+            }
+        }
+        for (key, value) in &guest.fields {
+            if matches!(value, Canonical::Map(map) if map.contains_key(IMPORT)) {
+                let text = "disks are not filled from others' volumes: desire the guest as a copy (`clone`), or import it at Proxmox VE and \
+                            adopt it";
+                tell(&format!("{key}.{IMPORT}"), text.to_owned());
             }
         }
         if let Some((field, text)) = super::foreign(guest) {
@@ -147,7 +157,7 @@ fn desired_too(guest: &super::Guest, key: &str) -> bool {
     match key.split_once('.') {
         None => guest.fields.contains_key(key),
         Some((option, sub)) => match guest.fields.get(option) {
-            Some(crate::canonical::Canonical::Map(map)) => map.contains_key(sub),
+            Some(Canonical::Map(map)) => map.contains_key(sub),
             _ => false,
         },
     }

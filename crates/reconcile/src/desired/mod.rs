@@ -16,6 +16,7 @@ use crate::canonical::{Canonical, hex};
 use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 use crate::plan::canonical_json;
 
+pub(crate) use check::IMPORT;
 pub use check::{Problem, check};
 pub use convert::{entered, from_document};
 pub use export::{guest_entry, to_document};
@@ -45,10 +46,21 @@ impl Desired {
         }
     }
 
-    /// SHA-256 of the document that tells it, as canonical JSON.
+    /// SHA-256 of what the document tells of it: a line of canonical JSON for all that is no guest, and one for each guest after its kind.
+    /// They are made one by one, because those of ten thousand guests would take a hundred megabytes.
     pub fn sha256(&self) -> String {
-        let document = serde_json::to_value(to_document(self)).unwrap_or_default();
-        hex(&Sha256::digest(canonical_json(&document).as_bytes()))
+        let mut sha256 = Sha256::new();
+        let mut line = |kind: &str, entry: serde_json::Result<Value>| {
+            sha256.update(format!("{kind} {}\n", canonical_json(&entry.unwrap_or_default())));
+        };
+        let Self { cluster, node, sections, .. } = self;
+        let (cluster, node, sections) = (cluster.clone(), node.clone(), sections.clone());
+        let rest = Self { cluster, node, sections, guests: BTreeMap::new() };
+        line("estate", serde_json::to_value(to_document(&rest)));
+        for guest in self.guests.values() {
+            line(guest.kind.as_str(), serde_json::to_value(guest_entry(guest)));
+        }
+        hex(&sha256.finalize())
     }
 }
 

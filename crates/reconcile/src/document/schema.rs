@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Document, sections};
 use crate::canonical::{Format, Kind, Managed, Opt, is_disk, options};
+use crate::desired::IMPORT;
 
 /// The JSON Schema of the document.
 pub fn json_schema() -> Value {
@@ -104,8 +105,12 @@ fn value(kind: Kind) -> Value {
 
 /// The schema of a property string: an object of its options, or PVE's text for it.
 fn property(format: &Format, disk: bool) -> Value {
-    let mut properties: Map<String, Value> =
-        format.subs.iter().map(|sub| (sub.name.to_owned(), value(sub.kind))).collect();
+    let mut properties: Map<String, Value> = format
+        .subs
+        .iter()
+        .filter(|sub| sub.name != IMPORT)
+        .map(|sub| (sub.name.to_owned(), value(sub.kind)))
+        .collect();
     if disk {
         properties.insert("storage".to_owned(), json!({ "type": "string" }));
     }

@@ -107,7 +107,7 @@ pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
         Action::Mark | Action::Grow | Action::Move | Action::Snapshot | Action::Template => {
             return Effect::Hot;
         }
-        Action::Rollback => return Effect::Restart,
+        Action::RestoreSnapshot => return Effect::Restart,
         Action::Migrate if live.status != "running" => return Effect::Hot,
         // A container can't move while it runs.
         Action::Migrate if live.kind == GuestType::Lxc => return Effect::Restart,

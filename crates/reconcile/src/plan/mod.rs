@@ -43,7 +43,7 @@ pub const VALID_SECONDS: i64 = 3_600;
 
 /// What is done to a guest; in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// It is made.
     Create,
@@ -62,7 +62,7 @@ pub enum Action {
     /// A snapshot of it is taken.
     Snapshot,
     /// It goes back to a snapshot.
-    Rollback,
+    RestoreSnapshot,
     /// It becomes a template.
     Template,
     /// It is deleted.
@@ -79,7 +79,7 @@ impl Action {
         Self::Migrate,
         Self::Power,
         Self::Snapshot,
-        Self::Rollback,
+        Self::RestoreSnapshot,
         Self::Template,
         Self::Destroy,
     ];
@@ -95,7 +95,7 @@ impl Action {
             Self::Migrate => "migrate",
             Self::Power => "power",
             Self::Snapshot => "snapshot",
-            Self::Rollback => "rollback",
+            Self::RestoreSnapshot => "restore-snapshot",
             Self::Template => "template",
             Self::Destroy => "destroy",
         }
@@ -103,7 +103,7 @@ impl Action {
 
     /// Can nothing bring back what was? A scope allows it only where it is told so.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Rollback | Self::Template | Self::Destroy)
+        matches!(self, Self::RestoreSnapshot | Self::Template | Self::Destroy)
     }
 
     /// What a scope allows by this word.
@@ -219,12 +219,18 @@ impl std::fmt::Display for Remark {
 impl Plan {
     /// A plan of nothing.
     fn empty(input: &Input<'_>) -> Self {
+        let (generation, desired_sha256) = (input.generation, input.desired.sha256());
+        Self { generation, desired_sha256, ..Self::of_nothing(input.desired.cluster.as_str(), input.now) }
+    }
+
+    /// The same for a desired state that nobody has written. `now` is in epoch seconds.
+    pub(crate) fn of_nothing(cluster: &str, now: i64) -> Self {
         Self {
-            cluster: input.desired.cluster.to_string(),
-            generation: input.generation,
-            desired_sha256: input.desired.sha256(),
-            made_at: input.now,
-            expires_at: input.now + VALID_SECONDS,
+            cluster: cluster.to_owned(),
+            generation: 0,
+            desired_sha256: String::new(),
+            made_at: now,
+            expires_at: now + VALID_SECONDS,
             operations: Vec::new(),
             blocked: Vec::new(),
             postponed: Vec::new(),
@@ -241,7 +247,7 @@ impl Plan {
     pub fn loses(&self) -> bool {
         let is = |operation: &Operation| {
             operation.effect == Effect::Delete
-                || matches!(operation.action, Action::Destroy | Action::Rollback)
+                || matches!(operation.action, Action::Destroy | Action::RestoreSnapshot | Action::Template)
         };
         self.deletes > 0 || self.operations.iter().any(is)
     }
@@ -285,6 +291,8 @@ pub struct Around {
     pub replicated: BTreeSet<i64>,
     /// Guests that build on a guest's volumes, by its number, likewise.
     pub clones: BTreeMap<i64, Vec<i64>>,
+    /// The volumes that a guest's snapshots are of, by its number, likewise.
+    pub snapshotted: BTreeMap<i64, BTreeSet<String>>,
     /// What Proxmox VE says of migrations, by number, likewise.
     pub migrations: BTreeMap<i64, Migration>,
     /// How tags are spelled.

@@ -318,6 +318,13 @@ impl One<'_> {
                 let text = "a TPM's state moves only while the machine is stopped: stop it first";
                 return Err((format!("{key}.storage"), text.to_owned()));
             }
+            // Of a protected guest the source stays.
+            let deletes = !guard::protected(self.guest, self.live);
+            if deletes && self.is_of_a_snapshot(key) {
+                let text = "the guest has snapshots, and Proxmox VE does not delete what they are of after it was moved: remove them \
+                            first, or desire the storage that it is on";
+                return Err((format!("{key}.storage"), text.to_owned()));
+            }
             known::option(self.input.around, self.guest, key, &self.live.node)?;
             let Some(Canonical::Map(wanted)) = self.guest.fields.get(key) else { continue };
             let has = self.live.option(key, self.input.around.style);
@@ -333,12 +340,22 @@ impl One<'_> {
                 request = request.with("format", format.to_string());
             }
             // Else what was copied stays, and fills the old storage.
-            if !guard::protected(self.guest, self.live) {
+            if deletes {
                 request = request.with("delete", "1");
             }
             requests.push(request);
         }
         Ok(requests)
+    }
+
+    /// Is a snapshot of this volume? Where nobody asked: has the guest any?
+    fn is_of_a_snapshot(&self, key: &str) -> bool {
+        let known = self.input.around.snapshotted.get(&self.live.vmid);
+        let volume = self.live.config.get(key).and_then(|text| live::volume(text));
+        match known.zip(volume) {
+            Some((volumes, volume)) => volumes.contains(volume),
+            None => self.live.config.contains_key("parent"),
+        }
     }
 
     fn migrate(&self) -> Result<Request, Forbidden> {

@@ -141,7 +141,7 @@ fn operation(
                 request = request.with("start", "1");
             }
             let effect = if runs { Effect::Restart } else { Effect::Hot };
-            let mut made = one.made(Action::Rollback, effect, &[], vec![request]);
+            let mut made = one.made(Action::RestoreSnapshot, effect, &[], vec![request]);
             made.reversible = false;
             made.reasons = lost(input, live, taken, at, config.as_ref());
             if with_memory && !runs {

@@ -1,14 +1,15 @@
 //! Approved plans in the graph.
 
 use pvegraph_graph::cypher::Writer;
-use pvegraph_graph::desired_labels::{AFFECTS, DESIRED_VM, HAS_OP, PLAN, PLAN_OP};
-use pvegraph_graph::labels::RelationshipRow;
+use pvegraph_graph::desired_labels::PLAN;
 use pvegraph_graph::{Statement, Store, StoreError};
 use pvegraph_inventory::ClusterId;
 use serde_json::{Value, json};
 
+use super::history;
 use super::read::{columns, objects};
-use super::write::{keyed, row};
+use super::write::keyed;
+use crate::desired::Desired;
 use crate::plan::Plan;
 
 /// Who agreed to a plan, and until when.
@@ -69,52 +70,18 @@ pub async fn approve(
     store: &dyn Store,
     cluster: &ClusterId,
     plan: &Plan,
+    desired: &Desired,
     approval: &Approval,
 ) -> Result<(), StoreError> {
-    let sha256 = json!(plan.sha256());
     let writer = Writer { dialect: store.dialect(), cluster, tag: approval.at };
-    let whole = keyed(&[
-        ("sha256", sha256.clone()),
-        ("generation", json!(plan.generation)),
-        ("made_at", json!(plan.made_at)),
-        ("expires_at", json!(plan.expires_at)),
-        ("operations", json!(plan.operations.len())),
-        ("restarts", json!(plan.restarts)),
-        ("deletes", json!(plan.deletes)),
-        ("blast", json!(plan.blast)),
+    let mut statements = history::plan(&writer, plan, desired);
+    let approved = keyed(&[
+        ("sha256", json!(plan.sha256())),
         ("approver", json!(approval.approver)),
         ("approved_at", json!(approval.at)),
         ("approval_expires_at", json!(approval.expires_at)),
     ]);
-    let mut operations = Vec::new();
-    let mut has = Vec::new();
-    let mut affects = Vec::new();
-    for op in &plan.operations {
-        let key = || vec![sha256.clone(), json!(op.number)];
-        let requests: Vec<String> = op.requests.iter().map(ToString::to_string).collect();
-        let one = keyed(&[
-            ("sha256", sha256.clone()),
-            ("number", json!(op.number)),
-            ("uid", json!(op.uid)),
-            ("vmid", json!(op.vmid)),
-            ("node", json!(op.node)),
-            ("action", json!(op.action.as_str())),
-            ("effect", json!(op.effect.to_string())),
-            ("reversible", json!(op.reversible)),
-            ("reasons", json!(op.reasons)),
-            ("requests", json!(requests)),
-        ]);
-        operations.push(row(&PLAN_OP, &one));
-        has.push(RelationshipRow::new(vec![sha256.clone()], key()));
-        affects.extend(op.affects.iter().map(|uid| RelationshipRow::new(key(), vec![json!(uid)])));
-    }
-    debug_assert_eq!(DESIRED_VM.key, ["uid"]);
-    let statements = vec![
-        writer.upsert(&PLAN, vec![row(&PLAN, &whole)]),
-        writer.upsert(&PLAN_OP, operations),
-        writer.relate(&HAS_OP, has),
-        writer.relate(&AFFECTS, affects),
-    ];
+    statements.push(writer.upsert(&PLAN, vec![history::part(&PLAN, &approved)]));
     store.write(statements).await?;
     store.checkpoint().await
 }

@@ -1,6 +1,7 @@
 //! The desired state in the graph: reading it, also where it was written by hand, and writing it in one transaction.
 
 mod approval;
+mod history;
 mod permission;
 mod read;
 mod rows;
@@ -13,6 +14,7 @@ use pvegraph_graph::StoreError;
 use pvegraph_inventory::{ClusterId, GuestType};
 
 pub use approval::{Approval, NotApproved, approval, approve};
+pub use history::{EndOf, RunOf};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
 pub use write::{Change, bound, unreserved, write};

@@ -54,7 +54,10 @@ fn scope(row: &Properties, problems: &mut Vec<Problem>) -> Option<Scope> {
     for word in row.get("allow").and_then(Value::as_array).into_iter().flatten() {
         match word.as_str().and_then(Action::of) {
             Some(action) => drop(allow.insert(action)),
-            None => tell("allow", "write words of create, grow, move, configure, migrate, power, destroy"),
+            None => {
+                let words = Action::ALL.map(Action::as_str).join(", ");
+                tell("allow", &format!("write words of {words}"));
+            }
         }
     }
     let mut whole = |field: &str| match row.get(field) {

@@ -1,6 +1,7 @@
 //! A simulated cluster whose guests are bound, marked and in a scope, and plans that are carried out on it within this process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use pve_client::{Auth, CaSource, ClientConfig, PveClient, Trust};
+use pve_client::{Auth, CaSource, ClientConfig, PveClient, RetryPolicy, Trust};
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_graph::lease::{Holder, Lease, Purpose};
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
+use pvegraph_inventory::GuestType;
 use pvegraph_reconcile::apply::{
     Fence, Good, Happened, Keys, Outcome, Patience, Progress, Run, Setup, Stop, Who,
 };
@@ -21,18 +23,55 @@ use pvegraph_reconcile::diff::{self, GuestDiff};
 use pvegraph_reconcile::document::{Form, read};
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::{self, Live};
-use pvegraph_reconcile::plan::{Action, Around, Consent, Input, Operation, Plan, plan};
+use pvegraph_reconcile::plan::{Action, Around, Ask, Consent, Input, Operation, Plan, plan, snapshot_plan};
 use pvegraph_reconcile::rollback::reverse;
 use pvegraph_reconcile::scope::Scope;
 use pvegraph_reconcile::stored::{self, Binding};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A graph that has nothing but a lease, which is always ours.
-struct LeaseOnly;
+/// A graph that has nothing but a lease, which is always ours, and bindings.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<String, Binding>>);
+
+impl Kept {
+    fn take(&self, statement: &Statement) {
+        let params = &statement.params;
+        let mut bindings = self.0.lock().unwrap();
+        if statement.text.contains("DETACH DELETE b") {
+            let uid = params["uid"].as_str().unwrap();
+            if bindings.get(uid).is_some_and(|one| one.reserved_by.is_some() && one.vmid == params["vmid"]) {
+                bindings.remove(uid);
+            }
+        }
+        if statement.text.contains("b.destroyed_at") {
+            let uids = params["uids"].as_array().unwrap().iter().map(|uid| uid.as_str().unwrap());
+            for uid in uids {
+                bindings.get_mut(uid).unwrap().destroyed_at = Some(now());
+            }
+        }
+        if statement.text.contains("MERGE (n:Binding") {
+            for row in params["rows"].as_array().unwrap() {
+                let set = &row["set"];
+                let text = |name: &str| set[name].as_str().map(str::to_owned);
+                let (uid, machine) = (row["uid"].as_str().unwrap().to_owned(), set["type"] == "qemu");
+                let binding = Binding {
+                    uid: uid.clone(),
+                    kind: if machine { GuestType::Qemu } else { GuestType::Lxc },
+                    vmid: set["vmid"].as_i64().unwrap(),
+                    fingerprint: text(if machine { "smbios_uuid" } else { "lxc_rootfs_volid" }),
+                    last_applied: set["last_applied"].as_i64(),
+                    reserved_by: text("reserved_by"),
+                    destroyed_at: set["destroyed_at"].as_i64(),
+                };
+                bindings.insert(uid, binding);
+            }
+        }
+    }
+}
 
 #[async_trait]
-impl Store for LeaseOnly {
+impl Store for Kept {
     fn dialect(&self) -> Dialect {
         Dialect::Neo4j
     }
@@ -50,6 +89,7 @@ impl Store for LeaseOnly {
     }
 
     async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        statements.iter().for_each(|statement| self.take(statement));
         Ok(statements.iter().map(|_| lease()).collect())
     }
 
@@ -134,6 +174,8 @@ pub struct Rig {
     pub keys: Graph,
     /// The storage that every node has.
     pub shared: String,
+    config: ClientConfig,
+    kept: Kept,
     dir: TempDir,
 }
 
@@ -156,11 +198,12 @@ impl Rig {
         let server = SimServer::start(world, SimOptions::default()).await.unwrap();
         let auth = Auth::Token { id: token.id.parse().unwrap(), secret: token.secret.into() };
         let trust = Trust::CaFile(CaSource::Pem(server.ca_pem().as_bytes().to_vec()));
-        let client =
-            PveClient::new(ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust)).unwrap();
+        let config = ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust);
+        let client = PveClient::new(config.clone()).unwrap();
         let patience = Patience {
             retries: 2,
             backoff: Duration::from_millis(1),
+            first: Duration::from_millis(2),
             looks: 3,
             restart_looks: 3,
             ha_looks: 400,
@@ -169,6 +212,7 @@ impl Rig {
         let mut rig = Self {
             server,
             client,
+            config,
             desired: from_document(
                 &read("{\"version\":1,\"plugins\":{\"proxmox\":{}}}", Form::Json).unwrap(),
                 &"rig".parse().unwrap(),
@@ -180,6 +224,7 @@ impl Rig {
             patience,
             keys: Graph::default(),
             shared,
+            kept: Kept::default(),
             dir: tempfile::tempdir().unwrap(),
         };
         rig.bind().await;
@@ -200,8 +245,15 @@ impl Rig {
                 reserved_by: None,
                 destroyed_at: None,
             };
+            self.kept.0.lock().unwrap().insert(uid.clone(), binding.clone());
             self.bindings.insert(uid, binding);
         }
+    }
+
+    /// Lets the client ask once only.
+    pub fn give_up_soon(&mut self) {
+        self.config.retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
+        self.client = PveClient::new(self.config.clone()).unwrap();
     }
 
     pub fn world(&self) -> &World {
@@ -323,11 +375,16 @@ impl Rig {
     }
 
     pub async fn run(&self, plan: &Plan) -> (Vec<Outcome>, Option<Stop>) {
-        let store = LeaseOnly;
+        self.watched(plan, |_| ()).await
+    }
+
+    /// The same. `see` is told the journal's text before and after each step of the run.
+    pub async fn watched(&self, plan: &Plan, mut see: impl FnMut(&str)) -> (Vec<Outcome>, Option<Stop>) {
+        let store = &self.kept;
         let holder = Holder { name: "test".to_owned(), lock: None };
-        let lease = Lease::take_for(&store, Purpose::Apply("rig"), &holder, now()).await.unwrap();
+        let lease = Lease::take_for(store, Purpose::Apply("rig"), &holder, now()).await.unwrap();
         let good = Good::since(now());
-        let fence = Fence::new(&store, lease, &now, good, Duration::from_secs(10));
+        let fence = Fence::new(store, lease, &now, good, Duration::from_secs(10));
         let told = Told::default();
         let path = self.journal(plan);
         let fresh = !path.exists();
@@ -340,7 +397,7 @@ impl Rig {
         };
         journal.add(now(), first).unwrap();
         let live = live::read(&self.client, Some(&BTreeSet::new())).await.unwrap();
-        let run = Run::new(Setup {
+        let setup = Setup {
             client: &self.client,
             plan,
             desired: &self.desired,
@@ -355,10 +412,66 @@ impl Rig {
             who: Who { actor: "test".to_owned(), approver: "test".to_owned() },
             valid_until: plan.expires_at,
             told: BTreeMap::new(),
-            journal,
-            audit: Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap(),
+        };
+        let audit = Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap();
+        let run = Run::new(setup, journal, audit);
+        let mut going = Box::pin(run.go());
+        let mut seen = || see(&std::fs::read_to_string(&path).unwrap());
+        let went = std::future::poll_fn(|context| {
+            seen();
+            let went = going.as_mut().poll(context);
+            seen();
+            went
         });
-        run.go().await.unwrap()
+        let (outcomes, stop) = went.await.unwrap();
+        drop(going);
+        fence.bound(&self.desired.cluster, &run.to_bind(&outcomes)).await.unwrap();
+        fence.destroyed(&self.desired.cluster, &run.to_forget(&outcomes)).await.unwrap();
+        (outcomes, stop)
+    }
+
+    /// The bindings in the graph.
+    pub fn kept(&self) -> BTreeMap<String, Binding> {
+        self.kept.0.lock().unwrap().clone()
+    }
+
+    /// Puts disk and graph back: this journal of a plan, no audit log, these bindings.
+    pub fn put_back(&mut self, plan: &Plan, journal: &str, kept: &BTreeMap<String, Binding>) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        if !journal.is_empty() {
+            std::fs::write(self.journal(plan), journal).unwrap();
+        }
+        self.kept.0.lock().unwrap().clone_from(kept);
+        self.noted();
+    }
+
+    /// What runs noted at bindings counts from now on.
+    pub fn noted(&mut self) {
+        self.bindings = self.kept();
+    }
+
+    /// A plan of one guest's snapshot.
+    pub async fn asked(&self, uid: &str, ask: &Ask) -> Plan {
+        let live = live::read(&self.client, None).await.unwrap();
+        let around = Around::of(&live);
+        let guest = &self.desired.guests[uid];
+        let has = &live.guests[&guest.vmid.unwrap()];
+        let taken = live::snapshots(&self.client, has).await.unwrap();
+        let input = Input {
+            desired: &self.desired,
+            generation: 1,
+            bindings: &self.bindings,
+            scopes: &self.scopes,
+            live: &live.guests,
+            diffs: &[],
+            unread: &BTreeMap::new(),
+            around: &around,
+            consent: &self.consent,
+            now: now(),
+        };
+        snapshot_plan(&input, guest, &taken, ask)
     }
 
     /// All guests as they are kept: configuration, what waits, power, node.

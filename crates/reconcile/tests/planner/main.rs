@@ -7,6 +7,8 @@ mod estate;
 mod file;
 mod guards;
 mod kept;
+mod moves;
+mod never;
 mod operations;
 mod properties;
 mod requests;

@@ -13,7 +13,7 @@ fn estate(status: &str) -> Estate {
     let config = [("digest", "abc"), ("cores", "4"), ("scsi0", "lvm:vm-100-disk-0,size=8G")];
     let entries = vec![json!({ "vmid": 100 }), json!({ "vmid": 101, "depends_on": ["vm-100"] })];
     let mut estate = Estate::new(desired(entries), &[live(100, status, &config)]).pending(100, &[]);
-    estate.scopes[0].allow.insert(Action::Rollback);
+    estate.scopes[0].allow.insert(Action::RestoreSnapshot);
     estate.scopes[0].allow.insert(Action::Template);
     estate
 }
@@ -46,6 +46,13 @@ fn a_snapshot_is_one_call_and_the_guest_does_not_notice() {
     assert_eq!((operation.digest.as_deref(), operation.status.as_deref()), (Some("abc"), Some("running")));
     assert!(operation.fingerprint.is_some() && operation.pending_sha256.is_some() && !plan.loses());
     assert_eq!(odd(&plan), None);
+    // Its words are in the file, which is what is applied, and nowhere else.
+    let told =
+        Ask::Take { name: "before".to_owned(), memory: false, description: Some("hunter2".to_owned()) };
+    let plan = estate("running").snapshot(&taken(), &told);
+    let call = plan.operations[0].requests[0].to_string();
+    assert_eq!(call, "POST /nodes/pve1/qemu/100/snapshot description=(a text) snapname=before");
+    assert!(plan.to_file().contains("hunter2"));
     for (ask, words) in [
         (take("new", false), "`name`: it has a snapshot new already"),
         (take("1st", false), "a letter first"),
@@ -113,8 +120,8 @@ fn what_cannot_go_back_is_refused_with_field_and_mend() {
             .insert("smbios1".to_owned(), "uuid=99999999-2222-3333-4444-555555555555".to_owned());
     };
     assert!(told(&other, "new").contains("identity conflict"));
-    let forbids = |estate: &mut Estate| assert!(estate.scopes[0].allow.remove(&Action::Rollback));
-    assert!(told(&forbids, "new").contains("does not allow to rollback"));
+    let forbids = |estate: &mut Estate| assert!(estate.scopes[0].allow.remove(&Action::RestoreSnapshot));
+    assert!(told(&forbids, "new").contains("does not allow to restore-snapshot"));
     let still = |estate: &mut Estate| assert!(estate.scopes[0].allow.remove(&Action::Power));
     assert!(told(&still, "new").contains("does not allow to power"));
 }

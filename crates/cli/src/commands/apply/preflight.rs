@@ -1,18 +1,21 @@
 //! What is checked before anything is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pve_client::PveClient;
+use pvegraph_graph::Statement;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{is_known, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, Files, is_known, missing, needed, odd};
+use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
-use pvegraph_reconcile::live::Live;
+use pvegraph_reconcile::live::{Live, LiveGuest};
 use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::stored::Approval;
-use pvegraph_reconcile::{scope, stored};
+use pvegraph_reconcile::{after, own, policy, scope, stored};
 
+use crate::commands::ground::this_machine;
 use crate::commands::sync::api_code;
 use crate::exit::{Exit, Failure};
 
@@ -121,6 +124,55 @@ async fn changed(
     Ok((policies != plan.policies).then(|| "a policy was changed since it was made: plan again".to_owned()))
 }
 
+/// Why policies forbid it now, or what everything stands on does: nodes and guests may be others than when it was made. What policies only
+/// warn of is told. `live`: all guests of the cluster's listing. `keep_up`: see [`own::forbidden`].
+///
+/// # Errors
+/// The store's.
+pub async fn permitted(
+    store: &dyn Store,
+    id: &ClusterId,
+    plan: &Plan,
+    desired: &Desired,
+    live: &Live,
+    keep_up: &BTreeSet<i64>,
+) -> Result<Option<Refusal>, Failure> {
+    let policies = stored::policies(store, id).await?;
+    let mut asked = Plan { blocked: Vec::new(), warnings: Vec::new(), ..plan.clone() };
+    policy::enter(store, &policies, &after::estate(live, desired, plan), &mut asked).await;
+    for one in asked.warnings.iter().filter(|one| !plan.warnings.contains(one)) {
+        tracing::warn!("{one}");
+    }
+    asked.blocked.extend(own::forbidden(plan, live, keep_up, this_machine().as_deref()));
+    let lines: Vec<String> = asked.blocked.iter().map(|one| format!("  {one}")).collect();
+    let why = || format!("something forbids the plan by now:\n{}", lines.join("\n"));
+    Ok((!lines.is_empty()).then(|| Refusal { exit: Exit::Blocked, why: why() }))
+}
+
+/// Why a plan is not for another run: one of it has sent something. What a call does may be as right a second time (a restart, the way back
+/// to a snapshot), and nobody has agreed to that.
+///
+/// # Errors
+/// The journals of this host, or the store, can't be read.
+pub async fn used(
+    store: &dyn Store,
+    id: &ClusterId,
+    files: &Files,
+    plan: &Plan,
+) -> Result<Option<Refusal>, Failure> {
+    let sha256 = plan.sha256();
+    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && !record.calls.is_empty());
+    let text = "MATCH (r:Run)\nWHERE r.cluster_id = $cluster_id AND r.sha256 = $sha256 AND coalesce(r.left < r.operations, true)\n\
+                RETURN r.run AS run LIMIT 1";
+    let asked = Statement::new(text).with("cluster_id", id.as_str()).with("sha256", sha256);
+    let rows = store.read(asked).await?;
+    let noted = rows.get(0, "run").and_then(|run| run.as_str()).map(str::to_owned);
+    Ok(here.map(|record| record.run).or(noted).map(|run| {
+        let why = format!("the plan was applied already (run {run}): plan again for what is left");
+        Refusal { exit: Exit::Stale, why }
+    }))
+}
+
 /// What the journal has in place of an approver where nobody approved the plan.
 pub const NOBODY: &str = "nobody (--auto-approve)";
 
@@ -179,8 +231,11 @@ pub async fn still_approved(
 /// It does not say.
 pub async fn allowed(client: &PveClient, plan: &Plan, live: &Live) -> Result<Result<(), Refusal>, Failure> {
     let all = super::run::storages(live);
-    let storages = |vmid: i64| all.get(&vmid).into_iter().flat_map(BTreeMap::values).cloned().collect();
-    let lacking = missing(client, needed(&plan.operations, &storages)).await;
+    let sources = |vmid: i64| Copied {
+        storages: all.get(&vmid).into_iter().flat_map(BTreeMap::values).cloned().collect(),
+        interfaces: live.guests.get(&vmid).map(interfaces).unwrap_or_default(),
+    };
+    let lacking = missing(client, needed(&plan.operations, &sources)).await;
     let lacking = lacking.map_err(|error| Failure::new(api_code(&error), error))?;
     if lacking.is_empty() {
         return Ok(Ok(()));
@@ -193,4 +248,38 @@ pub async fn allowed(client: &PveClient, plan: &Plan, live: &Live) -> Result<Res
         lines.join("\n")
     );
     Ok(Err(Refusal { exit: Exit::Auth, why: text }))
+}
+
+/// A guest's network interfaces, as Proxmox VE writes them.
+fn interfaces(guest: &LiveGuest) -> Vec<String> {
+    let of = guest.config.iter().filter(|(key, _)| is_nic(guest.kind, key));
+    of.map(|(_, value)| value.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pvegraph_inventory::GuestType;
+
+    use super::*;
+
+    /// Seen failing with: disks that are taken for interfaces.
+    #[test]
+    fn a_guests_interfaces_are_all_that_copies_of_it_are_connected_by() {
+        let option = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let config = [
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+            ("net1", "e1000,bridge=vmbr1"),
+            ("scsi0", "lvm:x"),
+        ];
+        let guest = LiveGuest {
+            vmid: 9_000,
+            kind: GuestType::Qemu,
+            node: "pve1".to_owned(),
+            status: "stopped".to_owned(),
+            pool: None,
+            ha: None,
+            config: config.map(option).into(),
+        };
+        assert_eq!(interfaces(&guest), ["virtio=BC:24:11:00:00:01,bridge=vmbr0", "e1000,bridge=vmbr1"]);
+    }
 }

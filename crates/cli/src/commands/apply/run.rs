@@ -17,11 +17,14 @@ use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::{Operation, Plan};
+use pvegraph_reconcile::stored::EndOf;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Show;
 use super::events::Telling;
+use super::noted::{Noted, RUN_BEGINS_WITH};
 use super::preflight;
 use crate::commands::Global;
 use crate::config::Settings;
@@ -78,10 +81,16 @@ impl Ready<'_> {
         let request =
             settings.clusters.iter().map(|cluster| cluster.request_timeout).max().unwrap_or_default();
         let fence = Fence::new(store, lease, &now, good, request);
+        if let Start::Anew { .. } = &start
+            && let Some(refusal) = preflight::used(store, &id, &files, &plan).await?
+        {
+            fence.release().await;
+            return Err(refusal.into());
+        }
         let (journal, approver, valid_until) = match start {
             Start::Anew { text, approver, until } => {
                 let run =
-                    format!("{}-{:08x}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>());
+                    format!("{}-{:08x}", Timestamp::now().strftime(RUN_BEGINS_WITH), rand::random::<u32>());
                 files.keep_plan(&text)?;
                 let mut journal = Journal::open(&files.journal())?;
                 journal.add(now(), super::begin(&run, &plan, &id, &approver))?;
@@ -107,9 +116,12 @@ impl Ready<'_> {
             "event": "run_begins", "run": run_id, "plan": plan.sha256(), "cluster_id": id.as_str(),
             "operations": plan.operations.len(), "resumed": resumed,
         }));
+        let actor = actor(&client);
+        let noted = Noted::of(store, &id, &run_id, &plan, &desired, (&actor, &approver), resumed);
+        noted.begins().await;
         let secrets = |from: &SecretRef| secret(from);
         let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto: approver == preflight::NOBODY };
-        let run = Run::new(Setup {
+        let setup = Setup {
             client: &client,
             plan: &plan,
             desired: &desired,
@@ -121,12 +133,11 @@ impl Ready<'_> {
             secrets: &secrets,
             clock: &now,
             patience: Patience::default(),
-            who: Who { actor: actor(&client), approver },
+            who: Who { actor: actor.clone(), approver: approver.clone() },
             valid_until,
             told,
-            journal,
-            audit,
-        });
+        };
+        let run = Run::new(setup, journal, audit);
         run.audited(
             json!({ "what": if resumed { "resume" } else { "begin" }, "operations": plan.operations.len() }),
         )?;
@@ -167,6 +178,8 @@ impl Ready<'_> {
             .map(|(operation, _)| operation.uid.as_str())
             .collect();
         fence.applied(&id, &done).await;
+        let stopped = stop.as_ref().map(ToString::to_string);
+        noted.ends(&EndOf { outcomes: &outcomes, ended, open, stopped: stopped.as_deref() }).await;
         fence.release().await;
         if !open {
             files.close_run(&run_id)?;
@@ -293,15 +306,21 @@ pub async fn check_audit(
     Ok((found, mirrored))
 }
 
-/// Lets a run stop in good order.
+/// Lets a run stop in good order: on Ctrl-C, and on SIGTERM, with which services and containers are stopped.
 async fn interrupts(fence: &Fence<'_>) -> std::convert::Infallible {
+    let mut terminated = signal(SignalKind::terminate()).ok();
+    let mut interrupted = signal(SignalKind::interrupt()).ok();
     loop {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            tracing::warn!("nothing more is sent; what is under way is followed to its end");
-            fence.stop(Stop::Interrupted);
-        } else {
+        let told = tokio::select! {
+            Some(told) = async { Some(terminated.as_mut()?.recv().await) } => told,
+            Some(told) = async { Some(interrupted.as_mut()?.recv().await) } => told,
+            else => None,
+        };
+        if told.is_none() {
             std::future::pending::<()>().await;
         }
+        tracing::warn!("nothing more is sent; what is under way is followed to its end");
+        fence.stop(Stop::Interrupted);
     }
 }
 

@@ -1,0 +1,115 @@
+//! What is asked again when a plan is applied, and how a run is stopped.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use pve_sim::{Fault, FaultRule, Power};
+use serde_json::json;
+
+use super::Bench;
+
+/// Seen failing with: journals that nobody looks at, and a graph that nobody asks: the second run sent it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_for_one_run() {
+    let bench = Bench::new().await;
+    bench.desire(&[(100, json!({ "tags": ["web"] }))]).await;
+    bench.plan().await;
+    bench.rig.run(&["approve", "plan.json", "--by", "kim"]).await.ended(0);
+    let tags = bench.option(100, "tags");
+    bench.rig.run(&["apply", "plan.json"]).await.ended(0);
+
+    // All that the plan knows of the guest is true again.
+    bench.world().set_config(100, "tags", tags.as_str()).unwrap();
+    let before = bench.guests();
+    bench.rig.run(&["apply", "plan.json"]).await.ended(7).says(&["applied already (run 2", "plan again"]);
+    bench.apply(&[]).await.ended(7);
+    // The graph knows it too.
+    let (here, away) = (bench.state().join("runs"), bench.state().join("elsewhere"));
+    fs::rename(&here, &away).unwrap();
+    fs::create_dir(&here).unwrap();
+    bench.apply(&[]).await.ended(7).says(&["applied already"]);
+    // And where it does not, the journals do.
+    fs::remove_dir_all(&here).unwrap();
+    fs::rename(&away, &here).unwrap();
+    bench.db().cypher("MATCH (r:Run) DETACH DELETE r", json!({})).await;
+    bench.apply(&[]).await.ended(7).says(&["applied already"]);
+    assert_eq!(bench.guests(), before);
+
+    bench.plan().await;
+    bench.apply(&[]).await.ended(0);
+    assert!(bench.option(100, "tags").contains("web"));
+    bench.server.shutdown().await;
+}
+
+/// Seen failing with: policies of which only the text is compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_asked_of_the_estate_as_it_is_by_then() {
+    let bench = Bench::new().await;
+    let policy = "// Machine 106 stays off\n// name: off\n// severity: deny\n// mend: stop it\n\
+                  UNWIND $guests AS g\nWITH g\nWHERE g.vmid = 106 AND g.running\nRETURN g.vmid AS running\n";
+    fs::write(bench.rig.dir.path().join("off.cypher"), policy).unwrap();
+    bench.rig.run(&["policy", "import", "off.cypher"]).await.ended(0);
+    bench.desire(&[(100, json!({ "tags": ["web"] }))]).await;
+    bench.plan().await;
+    bench.world().set_power(106, Power::Running).unwrap();
+    let before = bench.guests();
+    bench.apply(&[]).await.ended(6).says(&["policy off", "running 106", "stop it", "nothing was changed"]);
+    assert_eq!(bench.guests(), before);
+    bench.world().set_power(106, Power::Stopped).unwrap();
+    bench.apply(&[]).await.ended(0);
+    bench.server.shutdown().await;
+}
+
+/// Seen failing with: guests of which nobody asks whether they are needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_graph_runs_on_is_not_taken_down() {
+    let mut bench = Bench::new().await;
+    bench.desire(&[(100, json!({ "cores": 4, "reboot": "allow" })), (102, json!({ "tags": ["web"] }))]).await;
+    bench.plan().await;
+    let before = bench.guests();
+    let bad =
+        bench.rig.command(&["plan"]).env("PVEGRAPH__CLUSTERS__0__KEEP_UP", "100,10").output().await.unwrap();
+    let err = String::from_utf8_lossy(&bad.stderr);
+    assert!(
+        bad.status.code() == Some(10) && err.contains("numbers of guests") && err.contains("\"10\""),
+        "{err}"
+    );
+    bench.rig.cluster_lines("keep_up = [\"100\", \"102\"]\n");
+    let words = ["vm-100 (guest 100)", "`keep_up`", "by hand"];
+    bench.apply(&[]).await.ended(6).says(&words);
+    bench.rig.run(&["plan"]).await.ended(6).says(&words);
+    assert_eq!(bench.guests(), before);
+    // What leaves it up may be done.
+    bench.desire(&[(100, json!({ "cores": 2, "tags": ["db"] }))]).await;
+    bench.plan().await;
+    bench.apply(&[]).await.ended(0);
+    assert!(bench.option(102, "tags").contains("web") && bench.option(100, "tags").contains("db"));
+    bench.server.shutdown().await;
+}
+
+/// Seen failing with: a process that dies of it (no exit code).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_told_to_end_follows_what_it_sent_and_can_be_gone_on_with() {
+    let bench = Bench::new().await;
+    let other = json!({ "tags": ["two"], "depends_on": ["vm-100"] });
+    bench.desire(&[(100, json!({ "tags": ["one"] })), (102, other)]).await;
+    bench.plan().await;
+    let slow = Fault::Latency(Duration::from_secs(4));
+    bench.server.faults().add(FaultRule::at("/qemu/", slow).method("PUT").times(1));
+    let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !bench.journal().iter().any(|line| line["state"] == "intent") {
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let pid = child.id().unwrap().to_string();
+    let sent = std::process::Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().unwrap();
+    assert!(sent.success());
+    let ended = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert!(err.contains("nothing more is sent") && err.contains("pvegraph resume"), "{err}");
+    bench.rig.run(&["resume"]).await.ended(0);
+    assert!(bench.option(100, "tags").contains("one") && bench.option(102, "tags").contains("two"));
+    bench.server.shutdown().await;
+}
