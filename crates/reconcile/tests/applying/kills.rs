@@ -184,7 +184,7 @@ fn done(outcomes: &[Outcome]) -> bool {
 
 /// Does the plan leave options alone that it does not name?
 fn others_stay(plan: &Plan) -> bool {
-    plan.operations.iter().all(|operation| operation.action != Action::Rollback)
+    plan.operations.iter().all(|operation| operation.action != Action::RestoreSnapshot)
 }
 
 fn heard(rig: &Rig, plan: &Plan) -> Heard {
