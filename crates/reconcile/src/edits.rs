@@ -58,21 +58,6 @@ impl fmt::Display for Edits {
     }
 }
 
-/// The document's word for a desired state that it replaces: what it does not name stays, unless `prune`.
-pub fn merged(old: &Desired, new: &Desired, prune: bool) -> Desired {
-    let mut merged = new.clone();
-    if !prune {
-        for (uid, guest) in &old.guests {
-            merged.guests.entry(uid.clone()).or_insert_with(|| guest.clone());
-        }
-        for (key, spec) in &old.sections {
-            merged.sections.entry(key.clone()).or_insert_with(|| spec.clone());
-        }
-        merged.node = merged.node.or_else(|| old.node.clone());
-    }
-    merged
-}
-
 /// What has to change.
 pub fn edits(old: &Desired, new: &Desired) -> Edits {
     let mut all = Vec::new();

@@ -5,6 +5,7 @@
 //! clusters, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan. [`apply`] alone changes a cluster,
 //! with [`journal`] and [`audit`].
 
+pub mod adopt;
 pub mod after;
 pub mod apply;
 pub mod audit;
@@ -14,6 +15,7 @@ pub mod diff;
 pub mod discover;
 pub mod document;
 pub mod edits;
+pub mod import;
 pub mod journal;
 pub mod lines;
 pub mod live;

@@ -69,6 +69,15 @@ impl LiveGuest {
         })
     }
 
+    /// What it is called.
+    pub fn name(&self) -> Option<&str> {
+        let key = match self.kind {
+            GuestType::Qemu => "name",
+            GuestType::Lxc => "hostname",
+        };
+        self.config.get(key).map(String::as_str)
+    }
+
     /// Has it the marker of this desired guest?
     pub fn is_marked(&self, cluster: &ClusterId, uid: &str) -> bool {
         let tags = self.config.get("tags").map(String::as_str).unwrap_or_default();

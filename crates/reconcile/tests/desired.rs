@@ -111,6 +111,18 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
             &["scsi1.import-from`", "there is no key `import-from`"],
         ),
         (
+            json!({ "vms": [{ "vmid": 100, "scsi1": { "volume": "local-lvm:vm-101-disk-0" } }] }),
+            &["vm-100 (guest 100)", "`scsi1.volume`", "of the guest 101", "write `storage` and `size`"],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "scsi1": "local:101/vm-101-disk-0.qcow2,iothread=1" }] }),
+            &["`scsi1.volume`", "of the guest 101"],
+        ),
+        (
+            json!({ "containers": [{ "vmid": 200, "mp0": { "volume": "zfs:subvol-201-disk-0", "mp": "/data" } }] }),
+            &["ct-200 (guest 200)", "`mp0.volume`", "of the guest 201"],
+        ),
+        (
             json!({ "vms": [{ "vmid": 100, "scsi0": { "size": "large" } }] }),
             &["`scsi0`", "`size`: expected a size"],
         ),
@@ -147,6 +159,19 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
     let two = estate(json!({ "vms": [{ "vmid": 100, "cores": "x", "onboot": "maybe" }, { "vmid": 1 }] }))
         .unwrap_err();
     assert_eq!(two.lines().count(), 3, "{two}");
+    // What is its own, and what is nobody's.
+    for own in [
+        json!({ "scsi1": { "volume": "local-lvm:vm-100-disk-1" } }),
+        json!({ "scsi1": { "volume": "local:9000/base-9000-disk-0.qcow2/100/vm-100-disk-0.qcow2" } }),
+        json!({ "ide2": "local:iso/vm-101-tools.iso,media=cdrom" }),
+        json!({ "ide2": "none,media=cdrom" }),
+        json!({ "ide0": "local-lvm:cloudinit,media=cdrom" }),
+        json!({ "scsi1": { "volume": "/dev/disk/by-id/ata-X" } }),
+    ] {
+        let mut entry = own.clone();
+        entry["vmid"] = json!(100);
+        assert!(vm(entry).is_ok(), "{own}");
+    }
     // A secret in the wrong place is not quoted.
     for wrong in [json!({ "vmid": 100, "sshkeys": "hunter2" }), json!({ "vmid": 100, "cores": "hunter2" })] {
         assert!(!vm(wrong).unwrap_err().contains("hunter2"));

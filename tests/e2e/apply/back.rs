@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Bench;
 
+/// Seen failing with: a way back that does not know what was done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_brought_back_by_its_plan_or_its_name() {
     let bench = Bench::new().await;

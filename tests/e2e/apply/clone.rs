@@ -165,7 +165,8 @@ async fn a_copy_that_was_half_made_is_told_and_finished_by_the_next_plan() {
     bench.apply(&[]).await.ended(0);
     bench.copies(&[entry("mail", json!({ "cores": 2, "state": "running" }))]).await;
     bench.plan().await;
-    bench.world().set_time_scale(3.0);
+    // Some seconds: longer than killing the one process and starting the other.
+    bench.world().set_time_scale(0.6);
     faults.add(FaultRule::at(CLONE, Fault::LoseAnswer).times(1));
     let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
     let mut child =

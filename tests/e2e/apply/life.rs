@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Bench;
 
+/// Seen failing with: a guest that was deleted as it was desired, and is planned for again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_made_changed_and_deleted_and_its_number_is_anybodys_then() {
     let bench = Bench::new().await;

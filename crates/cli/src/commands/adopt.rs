@@ -1,15 +1,13 @@
 //! `pvegraph adopt`: live guests become desired ones as they are, bound to what they are now. Nothing is changed at the cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use clap::Args;
-use pvegraph_reconcile::desired::{Desired, Guest, check};
-use pvegraph_reconcile::diff;
-use pvegraph_reconcile::discover::{Omit, guest_as_desired};
-use pvegraph_reconcile::document::Policy;
+use pvegraph_reconcile::adopt::{Adopted, How, adopted};
+use pvegraph_reconcile::desired::check;
 use pvegraph_reconcile::edits::edits;
 use pvegraph_reconcile::live::{self, Live};
-use pvegraph_reconcile::stored::{self, Binding, Stored};
+use pvegraph_reconcile::stored::{self, Binding, numbered};
 use serde_json::json;
 
 use super::Global;
@@ -23,7 +21,7 @@ use crate::exit::{Exit, Failure};
 /// Options of `adopt`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An adopted guest is only observed, unless --manage says otherwise. A guest that is desired already is bound to the live one only \
+An adopted guest is only observed, unless --manage says otherwise, also one that was managed before. A guest that is desired already is bound to the live one only \
 if it is what is desired; --replace takes the live configuration over instead.
 
 Examples:
@@ -82,8 +80,13 @@ impl Adopt {
         let live = live::read(&client, (!self.all).then_some(&wanted)).await?;
         self.all_there(&wanted, &live)?;
         let from = stored::read(&*store, &id).await?;
-        let (to, bind) = self.adopted(&from, &live)?;
-        let problems = check(&to);
+        let how = How { manage: self.manage, replace: self.replace, with_texts: self.with_texts };
+        let Adopted { to, bind, left_out } =
+            adopted(&from, &live, how).map_err(|text| Failure::new(Exit::Blocked, text))?;
+        for (vmid, text) in left_out {
+            tracing::info!("guest {vmid}: left out: {text}");
+        }
+        let problems = check(&numbered(&from.bindings, &to));
         if !problems.is_empty() {
             return Err(refused("the adoption", &problems));
         }
@@ -118,74 +121,5 @@ impl Adopt {
             }
         }
         Ok(())
-    }
-
-    fn adopted(&self, from: &Stored, live: &Live) -> Result<(Desired, Vec<Binding>), Failure> {
-        let mut to = from.desired.clone();
-        let mut bind = Vec::new();
-        let by_vmid: BTreeMap<i64, String> =
-            to.guests.values().filter_map(|guest| Some((guest.vmid?, guest.uid.clone()))).collect();
-        for has in live.guests.values() {
-            let (mut guest, left_out) =
-                guest_as_desired(has, Omit { free_text: !self.with_texts, placement: true });
-            for text in left_out {
-                tracing::info!("guest {}: left out: {text}", has.vmid);
-            }
-            guest.policy = if self.manage { Policy::Manage } else { Policy::Observe };
-            let known = by_vmid.get(&has.vmid).and_then(|uid| to.guests.get(uid));
-            if let Some(known) = known {
-                let differs = diff::diff(known, has, &BTreeMap::new(), live.style);
-                guest.uid.clone_from(&known.uid);
-                if differs.noop() {
-                    // It is desired as it is; the rest is nobody's wish.
-                    let policy = if self.manage { Policy::Manage } else { known.policy };
-                    guest = Guest { policy, ..known.clone() };
-                } else if !self.replace {
-                    let text = format!(
-                        "something else is desired of it, and nothing was changed: align them first, or take over what it is with \
-                         --replace\n{differs}"
-                    );
-                    return Err(Failure::new(Exit::Blocked, text));
-                } else {
-                    // What is not of the guest itself stays.
-                    guest.protected = known.protected;
-                    guest.deletion = known.deletion;
-                    guest.reboot = known.reboot;
-                    guest.local_disks = known.local_disks;
-                    guest.shutdown = known.shutdown;
-                    guest.depends_on.clone_from(&known.depends_on);
-                    guest.anti_affinity.clone_from(&known.anti_affinity);
-                    guest.comment.clone_from(&known.comment);
-                    guest.not_managed.clone_from(&known.not_managed);
-                }
-            }
-            let blocked = |text: String| Failure::new(Exit::Blocked, format!("{text}; nothing was changed"));
-            if to.guests.get(&guest.uid).is_some_and(|other| other.vmid != guest.vmid) {
-                let text = format!(
-                    "guest {}: the `uid` {} is another desired guest's: rename that one",
-                    has.vmid, guest.uid
-                );
-                return Err(blocked(text));
-            }
-            let before = stored::bound_to(&from.bindings, &guest.uid);
-            if !self.replace && before.is_some_and(|before| !before.is_of(&to.cluster, has)) {
-                let text = format!(
-                    "guest {} is another one than was adopted as {}: look at it, and adopt it again with --replace",
-                    has.vmid, guest.uid
-                );
-                return Err(blocked(text));
-            }
-            bind.push(Binding {
-                uid: guest.uid.clone(),
-                kind: has.kind,
-                vmid: has.vmid,
-                fingerprint: has.fingerprint(),
-                last_applied: before.and_then(|before| before.last_applied),
-                reserved_by: None,
-                destroyed_at: None,
-            });
-            to.guests.insert(guest.uid.clone(), guest);
-        }
-        Ok((to, bind))
     }
 }

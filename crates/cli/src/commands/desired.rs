@@ -8,7 +8,8 @@ use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
 use pvegraph_reconcile::desired::{Desired, to_document};
 use pvegraph_reconcile::document::Document;
-use pvegraph_reconcile::edits::{Edits, edits, merged};
+use pvegraph_reconcile::edits::{Edits, edits};
+use pvegraph_reconcile::import::merged;
 use pvegraph_reconcile::stored::{self, Binding, Change, Stored};
 use serde_json::json;
 
@@ -33,7 +34,8 @@ pub enum DesiredCommand {
 /// Options of `desired import`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All of the document is imported, or nothing. The keys are described by docs/desired.schema.json.
+All of the document is imported, or nothing. What it does not say of a guest's protection and leave (`policy`, `protected`, `deletion`, \
+`reboot`, `local_disks`, `shutdown`) stays as it is desired. The keys are described by docs/desired.schema.json.
 
 Examples:
   pvegraph desired import estate.json --dry-run
@@ -118,10 +120,12 @@ impl Import {
         let wanted = desired_of(&self.file, &document, &id)?;
         let inventory = stored::inventory(&*store, &id).await?;
         let from = stored::read(&*store, &id).await?;
-        let to = merged(&from.desired, &wanted, self.prune);
-        let mut problems = inventory.check(&to);
+        let to = merged(&from.desired, &wanted, &document, self.prune);
+        // A guest that was made without a number has its binding's.
+        let whole = stored::numbered(&from.bindings, &to);
+        let mut problems = inventory.check(&whole);
         // A guest that stays because the document does not name it may want the same as one that it names.
-        problems.extend(pvegraph_reconcile::desired::check(&to));
+        problems.extend(pvegraph_reconcile::desired::check(&whole));
         if !problems.is_empty() {
             return Err(refused(&self.file.display().to_string(), &problems));
         }

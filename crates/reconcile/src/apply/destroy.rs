@@ -61,7 +61,7 @@ pub(super) async fn remains(
     // What is still being deleted has a lock, and perhaps nothing else any more.
     let ours = |seen: &Look| {
         // A machine's UUID says enough, whatever became of its description; a root volume's name may be another guest's later.
-        let signed = || *kind == GuestType::Qemu || seen.guest.is_signed(&run.desired.cluster, uid);
+        let signed = || *kind == GuestType::Qemu || seen.guest.is_signed(&run.setup.desired.cluster, uid);
         let same = seen.guest.fingerprint() == *fingerprint && signed();
         seen.lock().is_some() || same
     };
@@ -99,7 +99,7 @@ impl Run<'_> {
         if let Some((field, text)) = kept(seen) {
             return refuse(field, &text);
         }
-        let agreed = self.desired.guests.get(uid).is_some_and(|guest| {
+        let agreed = self.setup.desired.guests.get(uid).is_some_and(|guest| {
             guest.tombstone && !guest.protected && guest.deletion == crate::document::Deletion::Destroy
         });
         if !agreed {
@@ -108,18 +108,18 @@ impl Run<'_> {
                 "nobody desires its deletion: write `tombstone`, and `deletion: destroy`",
             );
         }
-        if !live::quorate(self.client).await? {
+        if !live::quorate(self.setup.client).await? {
             return refuse("quorum", "the cluster has no quorum: wait for it");
         }
         let path = format!("/vms/{vmid}");
-        if !self.client.permissions_on(&path).await?.value.has(&path, "VM.Allocate") {
+        if !self.setup.client.permissions_on(&path).await?.value.has(&path, "VM.Allocate") {
             return refuse("token", &format!("the account has no VM.Allocate on {path}: grant it"));
         }
-        if live::replicated(self.client).await?.contains(vmid) {
+        if live::replicated(self.setup.client).await?.contains(vmid) {
             return refuse("replication", "replication copies it: take its jobs away");
         }
         if live::is_base(&seen.guest) {
-            match live::linked_clones(self.client, &seen.guest).await {
+            match live::linked_clones(self.setup.client, &seen.guest).await {
                 Ok(clones) if clones.is_empty() => {}
                 Ok(clones) => {
                     let all = clones.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
@@ -132,7 +132,7 @@ impl Run<'_> {
                 Err(error) => return refuse("guest", &error.to_string()),
             }
         }
-        match self.keys.may_delete(operation).await {
+        match self.setup.keys.may_delete(operation).await {
             Ok(()) => Ok(Ok(())),
             Err(why) => Ok(Err(format!("{uid} (guest {vmid}): {why}"))),
         }

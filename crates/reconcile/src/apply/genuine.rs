@@ -129,22 +129,7 @@ mod tests {
             status: None,
             requests: vec![request],
         };
-        Plan {
-            cluster: "rig".to_owned(),
-            generation: 1,
-            desired_sha256: String::new(),
-            made_at: 100,
-            expires_at: 100 + VALID_SECONDS,
-            operations: vec![operation],
-            blocked: Vec::new(),
-            postponed: Vec::new(),
-            warnings: Vec::new(),
-            policies: BTreeMap::new(),
-            observed: Vec::new(),
-            restarts: 0,
-            deletes: 0,
-            blast: 1,
-        }
+        Plan { operations: vec![operation], ..Plan::of_nothing("rig", 100) }
     }
 
     fn put(path: &str) -> Request {
@@ -187,5 +172,52 @@ mod tests {
         assert!(odd(&anonymous).is_some_and(|told| told.contains("fingerprint")));
         let endless = Plan { expires_at: i64::MAX, ..plan(config()) };
         assert!(odd(&endless).is_some_and(|told| told.contains("3600 s")));
+    }
+
+    /// What a plan of this one call is refused with; nothing where it is taken.
+    fn told(action: Action, kind: GuestType, request: &Request) -> Option<String> {
+        let mut plan = plan(request.clone());
+        plan.operations.iter_mut().for_each(|operation| (operation.action, operation.kind) = (action, kind));
+        odd(&plan)
+    }
+
+    /// A move may free a volume or write over one, and a migration may take others along: with the parameters that are planned alone.
+    #[test]
+    fn moves_and_migrations_have_no_parameters_but_those_that_are_planned() {
+        let (vm, ct) = (GuestType::Qemu, GuestType::Lxc);
+        let post = |kind: GuestType, rest: &str| {
+            Request::new(Method::Post, format!("/nodes/pve1/{}/100/{rest}", kind.as_str()))
+        };
+        let disk = post(vm, "move_disk").with("disk", "scsi0").with("storage", "b").with("delete", "1");
+        let volume = post(ct, "move_volume").with("volume", "rootfs").with("storage", "b");
+        let machine =
+            post(vm, "migrate").with("target", "pve2").with("online", "1").with("with-local-disks", "1");
+        let container = post(ct, "migrate").with("target", "pve2").with("restart", "1");
+        let disk = disk.with("format", "raw").guarded();
+        for (action, kind, request, forged) in [
+            (Action::Move, vm, disk, &["target-vmid", "target-disk", "bwlimit"][..]),
+            (Action::Move, ct, volume.guarded(), &["target-vmid", "target-volume", "bwlimit"]),
+            (
+                Action::Migrate,
+                vm,
+                machine,
+                &["force", "targetstorage", "migration_network", "migration_type"],
+            ),
+            (Action::Migrate, ct, container, &["target-storage", "timeout", "bwlimit"]),
+        ] {
+            assert_eq!(told(action, kind, &request), None, "{request}");
+            for name in forged {
+                let told = told(action, kind, &request.clone().with(name, "1")).unwrap_or_default();
+                assert!(told.contains(&format!("has the parameter {name}: plan again")), "{request}: {told}");
+            }
+            if action == Action::Move {
+                let told = told(action, kind, &Request { with_digest: false, ..request });
+                assert!(told.is_some_and(|told| told.contains("does not carry the digest")));
+            } else {
+                // A plan tells what it does by its actions, and scopes allow it by them.
+                let told = told(Action::Configure, kind, &request);
+                assert!(told.is_some_and(|told| told.contains("not a call of this guest's")));
+            }
+        }
     }
 }

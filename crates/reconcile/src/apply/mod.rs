@@ -24,7 +24,9 @@ mod look;
 mod make;
 mod outcome;
 mod privileges;
+mod settle;
 mod still;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -122,13 +124,15 @@ pub struct Patience {
     pub retries: u32,
     /// The wait before the first of them; each next one is twice as long.
     pub backoff: Duration,
+    /// The wait between the first two looks at a guest; each next one is twice as long, up to `between`.
+    pub first: Duration,
     /// How often a guest is looked at until it shows what was done, or is taken for unchanged.
     pub looks: u32,
     /// The same for a restart.
     pub restart_looks: u32,
     /// The same for a state that high availability was asked for: it shuts guests down itself.
     pub ha_looks: u32,
-    /// The wait between two looks.
+    /// The longest wait between two looks.
     pub between: Duration,
 }
 
@@ -136,13 +140,22 @@ impl Default for Patience {
     /// PVE waits ten seconds for a guest's lock itself; HA's states lag by up to ten.
     fn default() -> Self {
         Self {
-            retries: 5,
-            backoff: Duration::from_secs(1),
-            looks: 6,
-            restart_looks: 30,
-            ha_looks: 150,
+            retries: 7,
+            backoff: Duration::from_millis(250),
+            first: Duration::from_millis(100),
+            looks: 10,
+            restart_looks: 34,
+            ha_looks: 154,
             between: Duration::from_secs(2),
         }
+    }
+}
+
+impl Patience {
+    /// The wait after so many looks.
+    fn after(&self, looks: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(looks.saturating_sub(1));
+        self.first.saturating_mul(doubled).min(self.between)
     }
 }
 
@@ -157,20 +170,7 @@ pub struct Who {
 
 /// What a run works with.
 pub struct Run<'a> {
-    client: &'a PveClient,
-    plan: &'a Plan,
-    desired: &'a Desired,
-    style: TagStyle,
-    storages: BTreeMap<i64, BTreeMap<String, String>>,
-    fence: &'a Fence<'a>,
-    progress: &'a dyn Progress,
-    keys: &'a dyn Keys,
-    secrets: Secrets<'a>,
-    clock: Clock<'a>,
-    patience: Patience,
-    who: Who,
-    valid_until: i64,
-    told: BTreeMap<usize, String>,
+    setup: Setup<'a>,
     state: Mutex<State>,
 }
 
@@ -215,60 +215,22 @@ pub struct Setup<'a> {
     pub valid_until: i64,
     /// What the audit log says of the run's operations already; see [`crate::audit::results`].
     pub told: BTreeMap<usize, String>,
-    /// The run's journal, begun.
-    pub journal: Journal,
-    /// The audit log.
-    pub audit: Audit,
 }
 
 impl<'a> Run<'a> {
-    /// A run that begins, or goes on where its journal ends.
-    pub fn new(setup: Setup<'a>) -> Self {
-        let Setup {
-            client,
-            plan,
-            desired,
-            style,
-            storages,
-            fence,
-            progress,
-            keys,
-            secrets,
-            clock,
-            patience,
-            who,
-            valid_until,
-            told,
-            journal,
-            audit,
-        } = setup;
+    /// A run that begins, or goes on where its journal ends. `journal` is the run's, begun; `audit` the audit log.
+    pub fn new(setup: Setup<'a>, journal: Journal, audit: Audit) -> Self {
         let mut last = BTreeMap::new();
         for (call, reached) in &journal.record().calls {
             if let (Reached::Verified { after, .. }, Some(operation)) =
-                (reached, plan.operations.get(call.op))
+                (reached, setup.plan.operations.get(call.op))
             {
                 last.insert(operation.vmid, after.clone());
             }
         }
         let upids = journal.record().tasks.clone();
         let state = Mutex::new(State { journal, audit, last, upids, touched: Default::default() });
-        Self {
-            client,
-            plan,
-            desired,
-            style,
-            storages,
-            fence,
-            progress,
-            keys,
-            secrets,
-            clock,
-            patience,
-            who,
-            valid_until,
-            told,
-            state,
-        }
+        Self { setup, state }
     }
 
     /// Does the plan's operations, and answers what came of each, and what stopped the run.
@@ -276,9 +238,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The journal or the audit log can't be written: nothing more is sent then.
     pub async fn go(&self) -> Result<(Vec<Outcome>, Option<Stop>), LinesError> {
-        let operations = &self.plan.operations;
-        let groups = groups(self.desired);
-        let storage = |vmid: i64| self.storages.get(&vmid).cloned().unwrap_or_default();
+        let operations = &self.setup.plan.operations;
+        let groups = groups(self.setup.desired);
+        let storage = |vmid: i64| self.setup.storages.get(&vmid).cloned().unwrap_or_default();
         let needs: Vec<Needs> =
             operations.iter().map(|operation| Needs::of(operation, &groups, storage)).collect();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; operations.len()];
@@ -355,7 +317,7 @@ impl<'a> Run<'a> {
         at: usize,
         operation: &Operation,
     ) -> Result<(Outcome, Option<Stop>), LinesError> {
-        self.progress.tell(&Happened::Begins {
+        self.setup.progress.tell(&Happened::Begins {
             operation: operation.number,
             uid: &operation.uid,
             vmid: operation.vmid,
@@ -390,11 +352,11 @@ impl<'a> Run<'a> {
     fn ended(&self, at: usize, operation: &Operation, outcome: &Outcome) -> Result<(), LinesError> {
         let Operation { number, uid, vmid, action, .. } = operation;
         let (number, vmid, action) = (*number, *vmid, action.as_str());
-        self.progress.tell(&Happened::Ends { operation: number, uid, vmid, action, outcome });
+        self.setup.progress.tell(&Happened::Ends { operation: number, uid, vmid, action, outcome });
         let upids = {
             let mut state = self.state();
             let (touched, begun) = (state.touched.remove(&at), has_begun(&state, at));
-            if !untold(outcome, touched, begun, self.told.get(&operation.number).map(String::as_str)) {
+            if !untold(outcome, touched, begun, self.setup.told.get(&operation.number).map(String::as_str)) {
                 return Ok(());
             }
             state.upids.remove(&at).unwrap_or_default()
@@ -418,17 +380,17 @@ impl<'a> Run<'a> {
         let run = state.journal.record().run.clone();
         for (key, value) in [
             ("run", json!(run)),
-            ("plan", json!(self.plan.sha256())),
-            ("cluster", json!(self.plan.cluster)),
-            ("actor", json!(self.who.actor)),
-            ("approver", json!(self.who.approver)),
+            ("plan", json!(self.setup.plan.sha256())),
+            ("cluster", json!(self.setup.plan.cluster)),
+            ("actor", json!(self.setup.who.actor)),
+            ("approver", json!(self.setup.who.approver)),
         ] {
             whole.insert(key.to_owned(), value);
         }
-        let now = (self.clock)();
+        let now = (self.setup.clock)();
         let head = state.audit.add(now, whole)?.clone();
         drop(state);
-        self.fence.audited(&head);
+        self.setup.fence.audited(&head);
         Ok(())
     }
 
@@ -436,7 +398,7 @@ impl<'a> Run<'a> {
     pub fn to_bind(&self, outcomes: &[Outcome]) -> Vec<Binding> {
         let state = self.state();
         let mut all: Vec<Binding> = Vec::new();
-        for (operation, outcome) in self.plan.operations.iter().zip(outcomes) {
+        for (operation, outcome) in self.setup.plan.operations.iter().zip(outcomes) {
             // A container is told by its root volume, which has another name after it was moved or became a template's.
             let binds = matches!(
                 operation.action,
@@ -456,7 +418,7 @@ impl<'a> Run<'a> {
                 kind: *kind,
                 vmid: *vmid,
                 fingerprint: Some(fingerprint),
-                last_applied: Some((self.clock)()),
+                last_applied: Some((self.setup.clock)()),
                 reserved_by: None,
                 destroyed_at: None,
             });
@@ -469,7 +431,7 @@ impl<'a> Run<'a> {
         let done = |(operation, outcome): &(&Operation, &Outcome)| {
             operation.action == Action::Destroy && matches!(outcome, Outcome::Done { .. })
         };
-        let all = self.plan.operations.iter().zip(outcomes).filter(done);
+        let all = self.setup.plan.operations.iter().zip(outcomes).filter(done);
         all.map(|(operation, _)| operation.uid.as_str()).collect()
     }
 
@@ -488,13 +450,13 @@ impl<'a> Run<'a> {
             reserved_by: Some(run),
             destroyed_at: None,
         };
-        self.fence.bound(&self.desired.cluster, &[binding]).await
+        self.setup.fence.bound(&self.setup.desired.cluster, &[binding]).await
     }
 
     /// Gives it back: nothing was made. Where the graph is away it stays kept, for the next plan.
     async fn unreserve(&self, operation: &Operation) {
         let Operation { uid, vmid, .. } = operation;
-        if let Err(why) = self.fence.unreserved(&self.desired.cluster, uid, *vmid).await {
+        if let Err(why) = self.setup.fence.unreserved(&self.setup.desired.cluster, uid, *vmid).await {
             tracing::warn!("{uid}: its number {vmid} stays kept for it: {why}");
         }
     }
@@ -504,7 +466,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// It can't be written.
     pub fn note(&self, event: Event) -> Result<(), LinesError> {
-        let now = (self.clock)();
+        let now = (self.setup.clock)();
         self.state().journal.add(now, event)
     }
 
@@ -515,10 +477,10 @@ impl<'a> Run<'a> {
 
     /// May a call be sent now?
     async fn may_send(&self) -> Result<(), Stop> {
-        if let Some(stop) = expired((self.clock)(), self.valid_until) {
-            self.fence.stop(stop);
+        if let Some(stop) = expired((self.setup.clock)(), self.setup.valid_until) {
+            self.setup.fence.stop(stop);
         }
-        self.fence.may_send().await
+        self.setup.fence.may_send().await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -561,6 +523,20 @@ fn set(outcomes: &mut [Option<Outcome>], at: usize, outcome: Option<Outcome>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_come_quickly_first_and_waits_stay_as_long() {
+        let patience = Patience::default();
+        assert_eq!(patience.after(1), Duration::from_millis(100));
+        assert_eq!((patience.after(3), patience.after(200)), (Duration::from_millis(400), patience.between));
+        let whole = |looks: u32| (1..looks).map(|looks| patience.after(looks)).sum::<Duration>().as_secs();
+        // A lock is waited for by PVE itself for as long.
+        assert!((10..13).contains(&whole(patience.looks)), "{}", whole(patience.looks));
+        assert!((58..62).contains(&whole(patience.restart_looks)), "{}", whole(patience.restart_looks));
+        assert!((298..310).contains(&whole(patience.ha_looks)), "{}", whole(patience.ha_looks));
+        let tries = (0..patience.retries).map(|retry| patience.backoff * 2_u32.pow(retry));
+        assert!((30..40).contains(&tries.sum::<Duration>().as_secs()));
+    }
 
     #[test]
     fn nothing_is_sent_once_plan_or_approval_have_ended() {

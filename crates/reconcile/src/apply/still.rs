@@ -30,7 +30,8 @@ impl Run<'_> {
 
     fn may_go_back(&self, operation: &Operation, seen: &Look) -> Result<(), String> {
         let Operation { uid, vmid, .. } = operation;
-        let protected = self.desired.guests.get(uid).is_some_and(|guest| is_protected(guest, &seen.guest));
+        let protected =
+            self.setup.desired.guests.get(uid).is_some_and(|guest| is_protected(guest, &seen.guest));
         if protected {
             return Err(format!(
                 "{uid} (guest {vmid}): `protected`: it is protected since: take that away, and plan again"
@@ -47,7 +48,7 @@ impl Run<'_> {
     ) -> Result<Result<(), String>, ApiError> {
         let Operation { uid, vmid, node, .. } = operation;
         let refuse = |field: &str, text: &str| Ok(Err(format!("{uid} (guest {vmid}): `{field}`: {text}")));
-        let nodes = self.client.nodes().await?.value;
+        let nodes = self.setup.client.nodes().await?.value;
         let online = |row: &&pve_client::answers::NodeRow| row.status.as_deref() == Some("online");
         if !nodes.iter().filter(online).any(|row| row.node == target) {
             return refuse(
@@ -61,8 +62,8 @@ impl Run<'_> {
                 "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
             );
         }
-        let allowed = self.desired.guests.get(uid).map(|guest| guest.local_disks).unwrap_or_default();
-        if let Some(says) = live::migration(self.client, &seen.guest, target).await?
+        let allowed = self.setup.desired.guests.get(uid).map(|guest| guest.local_disks).unwrap_or_default();
+        if let Some(says) = live::migration(self.setup.client, &seen.guest, target).await?
             && let Some((field, text)) = migration_forbidden(&says, node, target, allowed)
         {
             return refuse(&field, &format!("{text}, and plan again"));

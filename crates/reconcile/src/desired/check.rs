@@ -84,6 +84,9 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
                 tell(&format!("{key}.{IMPORT}"), text.to_owned());
             }
         }
+        if let Some((field, text)) = super::foreign(guest) {
+            tell(&field, text);
+        }
         if guest.template && guest.state == Some(Power::Running) {
             tell("template", "a template never runs: remove `template`, or `state`".to_owned());
         }

@@ -3,6 +3,7 @@
 mod check;
 mod convert;
 mod export;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ pub(crate) use check::IMPORT;
 pub use check::{Problem, check};
 pub use convert::{entered, from_document};
 pub use export::{guest_entry, to_document};
+pub use volume::foreign;
 
 /// The desired state of one cluster.
 #[derive(Debug, Clone, PartialEq)]

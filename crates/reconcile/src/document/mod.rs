@@ -85,24 +85,25 @@ pub struct Guest {
     /// Whether it runs; left as it is where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Power>,
-    /// Whether it is only watched, or changed as well.
-    #[serde(default, skip_serializing_if = "Policy::is_default")]
-    pub policy: Policy,
+    /// Whether it is only watched, or changed as well; `manage` for a new one. An import leaves this and the next five as they are where
+    /// they are absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// It and its disks are never deleted, also after it went missing here.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub protected: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected: Option<bool>,
     /// Whether a tombstone may delete it.
-    #[serde(default, skip_serializing_if = "Deletion::is_default")]
-    pub deletion: Deletion,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// Whether a change may restart it.
-    #[serde(default, skip_serializing_if = "Reboot::is_default")]
-    pub reboot: Reboot,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<Reboot>,
     /// Whether volumes that only its node has are copied when it migrates.
-    #[serde(default, skip_serializing_if = "LocalDisks::is_default")]
-    pub local_disks: LocalDisks,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_disks: Option<LocalDisks>,
     /// What is done where it does not shut down in time.
-    #[serde(default, skip_serializing_if = "Shutdown::is_default")]
-    pub shutdown: Shutdown,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<Shutdown>,
     /// It shall be gone. Deletes it only together with `deletion`, the scope's permission and `--allow-delete`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tombstone: bool,
@@ -197,8 +198,9 @@ macro_rules! choice {
                 [Self::$default, Self::$other].into_iter().find(|choice| choice.as_str() == word)
             }
 
-            fn is_default(&self) -> bool {
-                *self == Self::default()
+            /// The choice, where it is not the usual one: what need not be said.
+            pub fn unusual(self) -> Option<Self> {
+                (self != Self::default()).then_some(self)
             }
         }
     };

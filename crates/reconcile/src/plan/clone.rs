@@ -13,7 +13,7 @@ use super::request::{FormValue, Hidden, Method, Origin, Request};
 use super::values::Values;
 use super::{Action, Effect, Input, Operation, effect, known};
 use crate::canonical::{Canonical, is_disk, is_nic};
-use crate::desired::Guest;
+use crate::desired::{Desired, Guest};
 use crate::diff::{Change, Class, GuestDiff, diff};
 use crate::document::CloneOf;
 use crate::live::LiveGuest;
@@ -26,6 +26,17 @@ const NOT_COPIED: [&str; 8] =
 
 fn forbidden<T>(field: &str, text: impl Into<String>) -> Result<T, Forbidden> {
     Err((field.to_owned(), text.into()))
+}
+
+/// The number of what a desired guest is copied from.
+pub(super) fn copied(desired: &Desired, uid: &str) -> Option<i64> {
+    desired.source(desired.guests.get(uid)?.clone_of.as_ref()?)
+}
+
+/// Does this operation make a copy that builds on its source?
+pub(super) fn is_linked(operation: &Operation) -> bool {
+    let calls = operation.requests.iter().filter(|request| request.path.ends_with("/clone"));
+    calls.filter_map(|request| request.set.get("full")).any(|full| full.to_string() == "0")
 }
 
 /// The guest that is copied.

@@ -26,6 +26,7 @@ pub(super) fn create(
 ) -> Result<Vec<Operation>, Forbidden> {
     let (vmid, scope) = number(input, guest, taken)?;
     guard::allowed(scope, Action::Create)?;
+    guard::own_volumes(&Guest { vmid: Some(vmid), ..guest.clone() })?;
     let source = match &guest.clone_of {
         Some(clone) => Some((clone, source(input, clone, guest)?)),
         None => None,

@@ -58,7 +58,13 @@ pub(super) fn reserved(binding: Option<&Binding>) -> Option<&str> {
 /// The four keys, in the order in which they are mended: binding and fingerprint (a difference of its own before), scope, marker.
 pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Result<&'a Scope, Forbidden> {
     if bound_to(input.bindings, &guest.uid).is_none() {
-        let text = format!("it is there already and not bound: run `pvegraph adopt {}` first", live.vmid);
+        let text = format!(
+            "the guest {} ({}) is there already and not bound: desire another number, or, if it is this very guest that is meant, \
+             run `pvegraph adopt {}`",
+            live.vmid,
+            live.name().unwrap_or("without a name"),
+            live.vmid
+        );
         return Err(forbidden("guest", text));
     }
     if live.fingerprint().is_none() {
@@ -121,6 +127,11 @@ pub(super) fn allowed(scope: &Scope, action: Action) -> Result<(), Forbidden> {
     let text =
         format!("the scope {} does not allow to {}: add it to its `allow`", scope.name, needed.as_str());
     Err(forbidden("scope", text))
+}
+
+/// No volume of another guest is attached: the number of a guest that names none is known only now.
+pub(super) fn own_volumes(guest: &Guest) -> Result<(), Forbidden> {
+    crate::desired::foreign(guest).map_or(Ok(()), Err)
 }
 
 /// A guest that Proxmox VE has locked.
@@ -204,6 +215,23 @@ pub(super) fn limits(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// A guest that this very plan makes linked copies of can't be deleted by it.
+pub(super) fn copied_from(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
+    let of = |action: Action| plan.operations.iter().filter(move |operation| operation.action == action);
+    let linked: BTreeMap<i64, &str> = of(Action::Create)
+        .filter(|operation| super::clone::is_linked(operation))
+        .filter_map(|operation| Some((super::clone::copied(input.desired, &operation.uid)?, &*operation.uid)))
+        .collect();
+    let destroyed = of(Action::Destroy).filter_map(|operation| {
+        let uid = linked.get(&operation.vmid)?;
+        let text = format!(
+            "{uid} is made as a copy that builds on it: let that be a whole copy (`clone.full: true`), or keep this one"
+        );
+        Some(Problem::new(format!("{} (guest {})", operation.uid, operation.vmid), "tombstone", text))
+    });
+    destroyed.collect()
 }
 
 /// Consent to what is not there is a slip of the pen.

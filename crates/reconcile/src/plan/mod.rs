@@ -219,12 +219,18 @@ impl std::fmt::Display for Remark {
 impl Plan {
     /// A plan of nothing.
     fn empty(input: &Input<'_>) -> Self {
+        let (generation, desired_sha256) = (input.generation, input.desired.sha256());
+        Self { generation, desired_sha256, ..Self::of_nothing(input.desired.cluster.as_str(), input.now) }
+    }
+
+    /// The same for a desired state that nobody has written. `now` is in epoch seconds.
+    pub(crate) fn of_nothing(cluster: &str, now: i64) -> Self {
         Self {
-            cluster: input.desired.cluster.to_string(),
-            generation: input.generation,
-            desired_sha256: input.desired.sha256(),
-            made_at: input.now,
-            expires_at: input.now + VALID_SECONDS,
+            cluster: cluster.to_owned(),
+            generation: 0,
+            desired_sha256: String::new(),
+            made_at: now,
+            expires_at: now + VALID_SECONDS,
             operations: Vec::new(),
             blocked: Vec::new(),
             postponed: Vec::new(),
@@ -405,6 +411,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     (plan.restarts, plan.deletes) = (uids(Effect::Restart).len(), uids(Effect::Delete).len());
     plan.blast = felt.len();
     plan.blocked.extend(guard::limits(input, &plan).into_iter().map(Remark::from));
+    plan.blocked.extend(guard::copied_from(input, &plan).into_iter().map(Remark::from));
     plan.blocked.extend(guard::unknown_consent(input).into_iter().map(Remark::from));
     order::order(input.desired, &dependents, &mut plan.operations);
     plan.blocked.sort_by(|a, b| (&a.subject, &a.field).cmp(&(&b.subject, &b.field)));

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::create::create;
 use super::guard::{self, Forbidden};
 use super::request::{Method, Request};
-use super::values::Values;
+use super::values::{Values, not_understood};
 use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known, migrate};
 use crate::canonical::{Canonical, hex, is_disk, is_nic};
 use crate::desired::{Guest, Problem};
@@ -21,6 +21,9 @@ use crate::stored::bound_to;
 
 /// How long a guest may take to shut down. PVE's own time-out for a migration that restarts a container.
 const SHUTDOWN_SECONDS: u32 = 180;
+
+/// Why a disk stays where it is.
+const KEEPS_DISKS: &str = "the guest is protected, and keeps its disks: take `protected` here and `protection` at the guest away first";
 
 /// What was found for one guest.
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ pub(super) fn of(
         }
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
+    guard::own_volumes(guest)?;
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
     let made_by = guard::reserved(bound_to(input.bindings, &guest.uid));
     let marks = !marked && input.consent.mark.contains(&guest.uid) || made_by.is_some();
@@ -84,11 +88,17 @@ pub(super) fn of(
     let mut found = Found::default();
     if guest.tombstone {
         guard::deletion(input, guest, live, scope)?;
-        found.operations.push(one.destroy(diff));
-        return Ok(found);
     }
     if marks {
         found.operations.push(one.mark(made_by));
+    }
+    if guest.tombstone {
+        // Only a guest with the marker is deleted, so that it gets that first where it has none.
+        if marks {
+            guard::allowed(scope, Action::Mark)?;
+        }
+        found.operations.push(one.destroy(diff));
+        return Ok(found);
     }
     let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
     // What is pending already needs no writing; it only waits.
@@ -253,13 +263,14 @@ impl One<'_> {
         let secret = |change: &&Change| change.field == "cipassword";
         operation.reversible =
             !matches!(action, Action::Grow | Action::Template) && !changes.iter().any(secret);
-        if action == Action::Power {
+        // A migration comes before these.
+        if matches!(action, Action::Power | Action::Template) {
             operation.node = self.place().to_owned();
         }
         Ok(operation)
     }
 
-    /// The node that it is on when it is started or stopped.
+    /// The node that it is on when it is started or stopped, or becomes a template.
     fn place(&self) -> &str {
         self.guest.node.as_deref().unwrap_or(&self.live.node)
     }
@@ -360,7 +371,8 @@ impl One<'_> {
         if self.live.ha.is_some() {
             return forbidden("high availability manages it: take it out of that first");
         }
-        Ok(Request::new(Method::Post, self.path("/template")))
+        let (kind, vmid) = (self.live.kind.as_str(), self.live.vmid);
+        Ok(Request::new(Method::Post, format!("/nodes/{}/{kind}/{vmid}/template", self.place())))
     }
 
     fn power(&self) -> Result<Request, Forbidden> {
@@ -419,6 +431,9 @@ impl One<'_> {
         let method = if kind == GuestType::Qemu && devices { Method::Post } else { Method::Put };
         let mut request = Request::new(method, self.path("/config")).guarded();
         for (key, (set, remove)) in &parts {
+            if set.contains("volume") || remove.contains("volume") {
+                self.keeps_disk(key)?;
+            }
             if set.contains("bridge") {
                 known::option(self.input.around, self.guest, key, &self.live.node)?;
             }
@@ -434,6 +449,7 @@ impl One<'_> {
         for (key, sets) in wholes {
             match (sets, key) {
                 (true, _) => {
+                    self.understood(key)?;
                     known::option(self.input.around, self.guest, key, &self.live.node)?;
                     request.set.insert(key.to_owned(), self.values.whole(key)?);
                 }
@@ -447,14 +463,35 @@ impl One<'_> {
                 }
                 (false, _) => {
                     if is_disk(kind, key) && guard::protected(self.guest, self.live) {
-                        let text = "the guest is protected, and keeps its disks: take `protected` here and `protection` at the \
-                                    guest away first";
-                        return Err((key.to_owned(), text.to_owned()));
+                        return Err((key.to_owned(), KEEPS_DISKS.to_owned()));
                     }
                     request.delete.insert(key.to_owned());
                 }
             }
         }
         Ok(request)
+    }
+
+    /// Another volume in a disk's place takes the disk out: a protected guest keeps it. What is in a CD-ROM drive is no disk of the guest.
+    fn keeps_disk(&self, key: &str) -> Result<(), Forbidden> {
+        let cdrom = match self.live.option(key, self.input.around.style) {
+            Some(Canonical::Map(has)) => has.get("media").is_some_and(|media| media.to_string() == "cdrom"),
+            _ => false,
+        };
+        let there = self.live.config.contains_key(key) && is_disk(self.live.kind, key) && !cdrom;
+        if there && guard::protected(self.guest, self.live) {
+            return Err((format!("{key}.volume"), KEEPS_DISKS.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A device written as a whole is a new one: a new volume, another hardware address. So what the guest has there and is not understood
+    /// is never written over.
+    fn understood(&self, key: &str) -> Result<(), Forbidden> {
+        let device = is_disk(self.live.kind, key) || is_nic(self.live.kind, key);
+        match self.live.option(key, self.input.around.style) {
+            Some(has) if device && !matches!(has, Canonical::Map(_)) => Err(not_understood(key)),
+            _ => Ok(()),
+        }
     }
 }

@@ -79,6 +79,7 @@ pub(super) fn order(desired: &Desired, dependents: &Dependents<'_>, operations: 
     });
     let mut last: BTreeMap<String, usize> = BTreeMap::new();
     let mut same: BTreeMap<(Action, bool, String), usize> = BTreeMap::new();
+    let mut copies: BTreeMap<i64, BTreeSet<usize>> = BTreeMap::new();
     for (at, operation) in operations.iter_mut().enumerate() {
         operation.number = at + 1;
         let mut after: BTreeSet<usize> = last.get(&operation.uid).copied().into_iter().collect();
@@ -91,6 +92,13 @@ pub(super) fn order(desired: &Desired, dependents: &Dependents<'_>, operations: 
         };
         for other in others {
             after.extend(same.get(&(operation.action, down, other.to_owned())));
+        }
+        // What is copied stays as it is, and stays at all, until its copies are made.
+        after.extend(copies.get(&operation.vmid).into_iter().flatten());
+        if operation.action == Action::Create
+            && let Some(source) = super::clone::copied(desired, &operation.uid)
+        {
+            copies.entry(source).or_default().insert(operation.number);
         }
         operation.after = after;
         last.insert(operation.uid.clone(), operation.number);

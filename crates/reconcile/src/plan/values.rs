@@ -120,7 +120,8 @@ impl Values<'_> {
     }
 }
 
-fn not_understood(key: &str) -> Forbidden {
+/// What is there and can't be read stays.
+pub(super) fn not_understood(key: &str) -> Forbidden {
     let text =
         "what the guest has there was not understood, and is never written over: change it at Proxmox VE";
     (key.to_owned(), text.to_owned())

@@ -7,6 +7,7 @@ mod read;
 mod rows;
 mod write;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pvegraph_graph::StoreError;
@@ -40,11 +41,28 @@ impl Stored {
     /// The same, where a desired guest without a number has the one that it was made with or bound to.
     #[must_use]
     pub fn with_numbers(mut self) -> Self {
-        for guest in self.desired.guests.values_mut().filter(|guest| guest.vmid.is_none()) {
-            guest.vmid = bound_to(&self.bindings, &guest.uid).map(|binding| binding.vmid);
+        if let Cow::Owned(desired) = numbered(&self.bindings, &self.desired) {
+            self.desired = desired;
         }
         self
     }
+}
+
+/// A desired guest's number: the one that it names, or that of its binding.
+pub fn number(bindings: &BTreeMap<String, Binding>, guest: &Guest) -> Option<i64> {
+    guest.vmid.or_else(|| bound_to(bindings, &guest.uid).map(|binding| binding.vmid))
+}
+
+/// A desired state in which each guest has its [`number`].
+pub fn numbered<'a>(bindings: &BTreeMap<String, Binding>, desired: &'a Desired) -> Cow<'a, Desired> {
+    let mut numbered = Cow::Borrowed(desired);
+    for guest in desired.guests.values().filter(|guest| guest.vmid.is_none()) {
+        let Some(vmid) = number(bindings, guest) else { continue };
+        if let Some(guest) = numbered.to_mut().guests.get_mut(&guest.uid) {
+            guest.vmid = Some(vmid);
+        }
+    }
+    numbered
 }
 
 /// What ties a desired guest to the live one.

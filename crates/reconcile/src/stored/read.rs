@@ -124,11 +124,11 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
             }
         }
     }
-    let bindings = objects(bindings).filter_map(|row| binding(&row)).collect();
+    let bindings: BTreeMap<String, Binding> = objects(bindings).filter_map(|row| binding(&row)).collect();
     let number = |name: &str| estate.get(0, name).and_then(Value::as_i64).unwrap_or_default();
     let node = estate.get(0, "node").and_then(Value::as_str).map(str::to_owned);
     let desired = Desired { cluster: cluster.clone(), node, guests, sections };
-    problems.extend(check(&desired));
+    problems.extend(check(&super::numbered(&bindings, &desired)));
     if !problems.is_empty() {
         return Err(StoredError::Problems(problems));
     }

@@ -4,6 +4,10 @@
 //! A run within this process is looked at after each of its steps: what journal, graph and cluster are then is what a killed process leaves
 //! behind. Each such moment is put back, and another run goes on there. After an `intent` there are two: before the call is sent, and when
 //! Proxmox VE has done it. `tests/e2e/apply/kills.rs` kills processes.
+//!
+//! Seen failing with: an intent that is sent again without a look; a lost task that nobody looks for; a busy migration that is sent again
+//! after its work; what was made and is not bound; another guest that is taken for the one that was planned for; a container that is told
+//! by its root volume alone; a state of high availability that is set again while the guest is on its way there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,10 +3,14 @@
 // A failed expectation anywhere in a test is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod busy;
 mod destroy;
 mod kills;
+mod made;
 mod migrate;
 mod power;
 mod properties;
+mod renamed;
 mod rig;
 mod rollback;
+mod unmarked;

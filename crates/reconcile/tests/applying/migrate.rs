@@ -185,3 +185,29 @@ async fn after_a_lost_answer_the_guest_is_looked_for_and_nothing_is_sent_again()
     // The next plan sees what there is.
     assert_eq!(words(&rig.apply(&rig.planned().await).await), ["done"]);
 }
+
+/// A node may be silent for a moment while the guest comes to it: that is waited for, and is no reason to know nothing.
+///
+/// Seen failing with: a silence that ends the wait.
+#[tokio::test]
+async fn a_node_that_is_silent_for_a_moment_ends_no_wait() {
+    for reason in ["Connection timed out", "No route to host"] {
+        let mut rig = Rig::new(vec![machine(100, "pve1").power(Power::Running)]).await;
+        rig.give_up_soon();
+        rig.desire(vec![json!({ "vmid": 100, "node": "pve2" })], vec![]);
+        let plan = rig.planned().await;
+        let silent = Fault::BareStatus { status: 595, reason: reason.to_owned() };
+        rig.server.faults().add(FaultRule::below("/nodes/pve2/qemu/100/", silent).times(2));
+        assert_eq!(words(&rig.apply(&plan).await), ["done"]);
+        // For good it is one.
+        rig.desire(vec![json!({ "vmid": 100, "node": "pve3" })], vec![]);
+        let plan = rig.planned().await;
+        let silent = Fault::BareStatus { status: 595, reason: reason.to_owned() };
+        rig.server.faults().add(FaultRule::below("/nodes/pve3/qemu/100/", silent));
+        let outcomes = rig.apply(&plan).await;
+        assert_eq!(words(&outcomes), ["unknown"]);
+        rig.server.faults().clear();
+        assert_eq!(words(&rig.resume(&plan).await), ["done"]);
+        assert_eq!(rig.tasks("qmigrate", 100), 2);
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use pve_client::{Auth, CaSource, ClientConfig, PveClient, Trust};
+use pve_client::{Auth, CaSource, ClientConfig, PveClient, RetryPolicy, Trust};
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_graph::lease::{Holder, Lease, Purpose};
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
@@ -174,6 +174,7 @@ pub struct Rig {
     pub keys: Graph,
     /// The storage that every node has.
     pub shared: String,
+    config: ClientConfig,
     kept: Kept,
     dir: TempDir,
 }
@@ -197,11 +198,12 @@ impl Rig {
         let server = SimServer::start(world, SimOptions::default()).await.unwrap();
         let auth = Auth::Token { id: token.id.parse().unwrap(), secret: token.secret.into() };
         let trust = Trust::CaFile(CaSource::Pem(server.ca_pem().as_bytes().to_vec()));
-        let client =
-            PveClient::new(ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust)).unwrap();
+        let config = ClientConfig::new(vec![server.url().parse().unwrap()], auth, trust);
+        let client = PveClient::new(config.clone()).unwrap();
         let patience = Patience {
             retries: 2,
             backoff: Duration::from_millis(1),
+            first: Duration::from_millis(2),
             looks: 3,
             restart_looks: 3,
             ha_looks: 400,
@@ -210,6 +212,7 @@ impl Rig {
         let mut rig = Self {
             server,
             client,
+            config,
             desired: from_document(
                 &read("{\"version\":1,\"plugins\":{\"proxmox\":{}}}", Form::Json).unwrap(),
                 &"rig".parse().unwrap(),
@@ -245,6 +248,12 @@ impl Rig {
             self.kept.0.lock().unwrap().insert(uid.clone(), binding.clone());
             self.bindings.insert(uid, binding);
         }
+    }
+
+    /// Lets the client ask once only.
+    pub fn give_up_soon(&mut self) {
+        self.config.retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
+        self.client = PveClient::new(self.config.clone()).unwrap();
     }
 
     pub fn world(&self) -> &World {
@@ -388,7 +397,7 @@ impl Rig {
         };
         journal.add(now(), first).unwrap();
         let live = live::read(&self.client, Some(&BTreeSet::new())).await.unwrap();
-        let run = Run::new(Setup {
+        let setup = Setup {
             client: &self.client,
             plan,
             desired: &self.desired,
@@ -403,9 +412,9 @@ impl Rig {
             who: Who { actor: "test".to_owned(), approver: "test".to_owned() },
             valid_until: plan.expires_at,
             told: BTreeMap::new(),
-            journal,
-            audit: Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap(),
-        });
+        };
+        let audit = Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap();
+        let run = Run::new(setup, journal, audit);
         let mut going = Box::pin(run.go());
         let mut seen = || see(&std::fs::read_to_string(&path).unwrap());
         let went = std::future::poll_fn(|context| {

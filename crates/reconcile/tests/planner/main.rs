@@ -6,6 +6,7 @@ mod clones;
 mod estate;
 mod file;
 mod guards;
+mod kept;
 mod moves;
 mod never;
 mod operations;

@@ -121,7 +121,7 @@ impl Ready<'_> {
         noted.begins().await;
         let secrets = |from: &SecretRef| secret(from);
         let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto: approver == preflight::NOBODY };
-        let run = Run::new(Setup {
+        let setup = Setup {
             client: &client,
             plan: &plan,
             desired: &desired,
@@ -136,9 +136,8 @@ impl Ready<'_> {
             who: Who { actor: actor.clone(), approver: approver.clone() },
             valid_until,
             told,
-            journal,
-            audit,
-        });
+        };
+        let run = Run::new(setup, journal, audit);
         run.audited(
             json!({ "what": if resumed { "resume" } else { "begin" }, "operations": plan.operations.len() }),
         )?;

@@ -1,0 +1,54 @@
+//! Proxmox VE says that it was busy when a task has done its work already.
+
+use pve_sim::{GuestSpec, Power};
+use serde_json::json;
+
+use crate::rig::{Rig, container, machine, words};
+
+/// A task of these may have done its part before it waited for a lock: the guest tells, and nothing is sent again.
+///
+/// Seen failing with: a call that is sent again whenever Proxmox VE was busy.
+#[tokio::test]
+async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
+    type Prepare = fn(&mut Rig);
+    let vm = || machine(100, "pve1").disk("scsi0", "nfs-vm", 4, "");
+    let ct = || container(200, "pve1").disk("rootfs", "nfs-vm", 4, "");
+    let cases: [(GuestSpec, &str, &str, Prepare); 7] = [
+        (vm(), "POST", "/nodes/pve1/qemu/100/move_disk", |rig| {
+            rig.desire(vec![json!({ "vmid": 100, "scsi0": { "storage": "local-lvm" } })], vec![]);
+        }),
+        (ct(), "POST", "/nodes/pve1/lxc/200/move_volume", |rig| {
+            rig.desire(vec![], vec![json!({ "vmid": 200, "rootfs": { "storage": "local-lvm" } })]);
+        }),
+        (vm().power(Power::Running), "POST", "/nodes/pve1/qemu/100/migrate", |rig| {
+            rig.desire(vec![json!({ "vmid": 100, "node": "pve2" })], vec![]);
+        }),
+        (ct(), "POST", "/nodes/pve1/lxc/200/migrate", |rig| {
+            rig.desire(vec![], vec![json!({ "vmid": 200, "node": "pve2" })]);
+        }),
+        (vm(), "POST", "/nodes/pve1/qemu", |rig| {
+            rig.desire(vec![json!({ "vmid": 300, "node": "pve1", "cores": 2 })], vec![]);
+        }),
+        (vm(), "POST", "/nodes/pve1/qemu/100/clone", |rig| {
+            let clone = json!({ "from": 100, "full": true });
+            rig.desire(vec![json!({ "vmid": 300, "node": "pve1", "clone": clone })], vec![]);
+        }),
+        (ct(), "DELETE", "/nodes/pve1/lxc/200", |rig| {
+            rig.scopes[0].allow.insert(pvegraph_reconcile::plan::Action::Destroy);
+            rig.scopes[0].max_deletes = 1;
+            rig.consent.delete.insert("ct-200".to_owned());
+            rig.desire(vec![], vec![json!({ "vmid": 200, "tombstone": true, "deletion": "destroy" })]);
+        }),
+    ];
+    for (guest, method, path, prepare) in cases {
+        let mut rig = Rig::new(vec![guest]).await;
+        prepare(&mut rig);
+        let plan = rig.planned().await;
+        rig.world().set_next_exit("can't lock file '/var/lock/x.conf' - got timeout");
+        let outcomes = rig.apply(&plan).await;
+        assert!(words(&outcomes).iter().all(|word| *word == "done"), "{path}: {outcomes:?}");
+        assert_eq!(rig.server.counters().writes(method, path), 1, "{path}");
+        rig.noted();
+        assert!(rig.planned().await.noop(), "{path}");
+    }
+}
