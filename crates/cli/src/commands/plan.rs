@@ -142,7 +142,7 @@ impl PlanCommand {
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
             let Planned { plan, stored, cluster_seconds } = self.of.planned(&settings, &*store).await?;
-            told(&plan, &stored, cluster_seconds, self.out.as_deref(), global)?;
+            told(&plan, not_managed(&stored.desired), Some(cluster_seconds), self.out.as_deref(), global)?;
             Ok(match (plan.blocked.is_empty(), plan.operations.is_empty()) {
                 (false, _) => Exit::Blocked,
                 (true, false) if self.exit_code => Exit::Drift,
@@ -152,22 +152,26 @@ impl PlanCommand {
     }
 }
 
-/// Writes a plan to its file, and tells it.
+/// Writes a plan to its file, and tells it. `not_managed`: what of the desired state no plan is of yet. `cluster_seconds`: how long the
+/// cluster was asked, where that is told.
 ///
 /// # Errors
 /// The file, or standard output, can't be written.
 pub fn told(
     plan: &Plan,
-    stored: &Stored,
-    cluster_seconds: f64,
+    not_managed: Vec<String>,
+    cluster_seconds: Option<f64>,
     out: Option<&Path>,
     global: &Global,
 ) -> Result<(), Failure> {
     if out.is_some() {
         write(out, &plan.to_file())?;
     }
-    let report = report(plan, not_managed(&stored.desired));
-    global.print(&report.with_extra("cluster_seconds", cluster_seconds))?;
+    let report = report(plan, not_managed);
+    global.print(&match cluster_seconds {
+        Some(seconds) => report.with_extra("cluster_seconds", seconds),
+        None => report,
+    })?;
     for one in &plan.blocked {
         tracing::error!("blocked: {one}");
     }
@@ -291,7 +295,7 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
 const AT_ONCE: usize = 64;
 
 /// A plan as it is shown.
-pub fn report(plan: &Plan, not_managed: Vec<String>) -> Report {
+fn report(plan: &Plan, not_managed: Vec<String>) -> Report {
     let columns = ["number", "uid", "vmid", "action", "effect", "blast", "why"].map(str::to_owned).to_vec();
     let rows = plan
         .operations

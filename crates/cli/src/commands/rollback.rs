@@ -9,6 +9,7 @@ use pvegraph_reconcile::rollback::reverse;
 
 use super::Global;
 use super::apply::{files, kept};
+use super::drift::not_managed;
 use super::ground::Ground;
 use super::plan::{Of, Planned, told};
 use crate::connect::{self, Access};
@@ -94,7 +95,7 @@ impl Rollback {
             if plan.operations.is_empty() && plan.blocked.is_empty() {
                 tracing::info!("{}: everything is as it was before already", plan.cluster);
             }
-            told(&plan, &stored, cluster_seconds, self.out.as_deref(), global)?;
+            told(&plan, not_managed(&stored.desired), Some(cluster_seconds), self.out.as_deref(), global)?;
             Ok(if plan.blocked.is_empty() { Exit::Success } else { Exit::Blocked })
         })
     }

@@ -14,9 +14,8 @@ use pvegraph_reconcile::plan::{Around, Ask, Consent, Input, Plan, snapshot_plan}
 use pvegraph_reconcile::stored::Stored;
 
 use super::Global;
-use super::discover::write;
 use super::ground::Ground;
-use super::plan::report;
+use super::plan::told;
 use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -103,16 +102,7 @@ impl SnapshotCommand {
                 Self::Rollback(Rollback { of }) => (of, None),
             };
             let plan = of.planned(&settings, &*store, asked).await?;
-            if let Some(file) = &of.out {
-                write(Some(file), &plan.to_file())?;
-            }
-            global.print(&report(&plan, Vec::new()))?;
-            for one in &plan.blocked {
-                tracing::error!("blocked: {one}");
-            }
-            for one in &plan.warnings {
-                tracing::warn!("{one}");
-            }
+            told(&plan, Vec::new(), None, of.out.as_deref(), global)?;
             Ok(if plan.blocked.is_empty() { Exit::Success } else { Exit::Blocked })
         })
     }
