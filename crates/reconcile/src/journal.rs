@@ -232,6 +232,8 @@ pub struct Record {
     pub upids: Vec<String>,
     /// The tasks of each operation, by its position.
     pub tasks: BTreeMap<usize, Vec<String>>,
+    /// A call may have been sent.
+    pub sent: bool,
     /// The exit code, where the run has ended.
     pub exit: Option<u8>,
     lines: u64,
@@ -277,6 +279,7 @@ impl Record {
                 if !matches!(self.calls.get(call), None | Some(Reached::NotDone)) {
                     return Err("an intent for a call that was sent already".to_owned());
                 }
+                self.sent = true;
                 self.upids.extend(others.iter().cloned());
                 self.calls.insert(*call, Reached::Intent { at: entry.at, before: before.clone() });
             }

@@ -161,7 +161,7 @@ pub async fn used(
     plan: &Plan,
 ) -> Result<Option<Refusal>, Failure> {
     let sha256 = plan.sha256();
-    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && !record.calls.is_empty());
+    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && record.sent);
     let text = "MATCH (r:Run)\nWHERE r.cluster_id = $cluster_id AND r.sha256 = $sha256 AND coalesce(r.left < r.operations, true)\n\
                 RETURN r.run AS run LIMIT 1";
     let asked = Statement::new(text).with("cluster_id", id.as_str()).with("sha256", sha256);
