@@ -232,14 +232,17 @@ pub struct Record {
     pub upids: Vec<String>,
     /// The tasks of each operation, by its position.
     pub tasks: BTreeMap<usize, Vec<String>>,
-    /// A call may have been sent.
-    pub sent: bool,
     /// The exit code, where the run has ended.
     pub exit: Option<u8>,
     lines: u64,
 }
 
 impl Record {
+    /// Has a call done something, or may it have? What was refused has not.
+    pub fn did_something(&self) -> bool {
+        self.calls.values().any(|reached| !matches!(reached, Reached::NotDone | Reached::Failed(_)))
+    }
+
     fn read(path: &Path, lines: &[String]) -> Result<Self, LinesError> {
         let mut record = Self::default();
         for (at, line) in lines.iter().enumerate() {
@@ -279,7 +282,6 @@ impl Record {
                 if !matches!(self.calls.get(call), None | Some(Reached::NotDone)) {
                     return Err("an intent for a call that was sent already".to_owned());
                 }
-                self.sent = true;
                 self.upids.extend(others.iter().cloned());
                 self.calls.insert(*call, Reached::Intent { at: entry.at, before: before.clone() });
             }

@@ -42,6 +42,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The words of those with which something was done, or may have been.
+    pub const DID: [&'static str; 4] = ["done", "pending restart", "unknown", "half done"];
+
     /// Its word.
     pub fn word(&self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use pve_client::PveClient;
 use pvegraph_graph::Statement;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Copied, Files, is_known, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, Files, Outcome, is_known, missing, needed, odd};
 use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
@@ -149,8 +149,8 @@ pub async fn permitted(
     Ok((!lines.is_empty()).then(|| Refusal { exit: Exit::Blocked, why: why() }))
 }
 
-/// Why a plan is not for another run: one of it has sent something. What a call does may be as right a second time (a restart, the way back
-/// to a snapshot), and nobody has agreed to that.
+/// Why a plan is not for another run: one of it has done something, or may have. What a call does may be as possible a second time (a
+/// restart, the way back to a snapshot), and nobody has agreed to that.
 ///
 /// # Errors
 /// The journals of this host, or the store, can't be read.
@@ -161,10 +161,13 @@ pub async fn used(
     plan: &Plan,
 ) -> Result<Option<Refusal>, Failure> {
     let sha256 = plan.sha256();
-    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && record.sent);
-    let text = "MATCH (r:Run)\nWHERE r.cluster_id = $cluster_id AND r.sha256 = $sha256 AND coalesce(r.left < r.operations, true)\n\
-                RETURN r.run AS run LIMIT 1";
-    let asked = Statement::new(text).with("cluster_id", id.as_str()).with("sha256", sha256);
+    let here = files.runs()?.into_iter().find(|record| record.plan == sha256 && record.did_something());
+    let text = "MATCH (r:Run)\nWHERE r.cluster_id = $cluster_id AND r.sha256 = $sha256\n\
+                AND (r.ended_at IS NULL OR [(r)-[d:DID]->() WHERE d.result IN $did | 1] <> [])\nRETURN r.run AS run LIMIT 1";
+    let asked = Statement::new(text)
+        .with("cluster_id", id.as_str())
+        .with("sha256", sha256)
+        .with("did", Outcome::DID.to_vec());
     let rows = store.read(asked).await?;
     let noted = rows.get(0, "run").and_then(|run| run.as_str()).map(str::to_owned);
     Ok(here.map(|record| record.run).or(noted).map(|run| {
