@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Action;
 use crate::canonical::{is_disk, is_nic};
+use crate::diff::Change;
 use crate::live::LiveGuest;
 
 /// What an operation does to a guest, from the least to the most.
@@ -99,8 +100,27 @@ const HOT_LXC: [&str; 10] = [
     "memory",
 ];
 
-/// What changing this field does to the guest.
-pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
+/// Parts of a drive that the running machine takes, as long as its disks may be plugged.
+const HOT_DRIVE: [&str; 14] = [
+    "backup",
+    "replicate",
+    "bps",
+    "bps_rd",
+    "bps_wr",
+    "iops",
+    "iops_rd",
+    "iops_wr",
+    "iops_max",
+    "iops_rd_max",
+    "iops_wr_max",
+    "mbps",
+    "mbps_rd",
+    "mbps_wr",
+];
+
+/// What this change does to the guest.
+pub(super) fn of(live: &LiveGuest, action: Action, change: &Change) -> Effect {
+    let field = change.field.as_str();
     match action {
         Action::Create => return Effect::Create,
         Action::Destroy => return Effect::Delete,
@@ -119,16 +139,41 @@ pub(super) fn of(live: &LiveGuest, action: Action, field: &str) -> Effect {
     if live.status != "running" {
         return Effect::Hot;
     }
-    let key = field.split_once('.').map_or(field, |(key, _)| key);
+    let (key, part) = field.split_once('.').map_or((field, None), |(key, part)| (key, Some(part)));
     let hot = match live.kind {
         GuestType::Qemu => {
             HOT_QEMU.contains(&key)
                 || key.starts_with("ipconfig")
-                || is_nic(live.kind, key) && plugs(live, "network") && !field.ends_with(".model")
+                || key == "balloon" && balloons(live, change)
+                || is_nic(live.kind, key) && plugs(live, "network") && part != Some("model")
+                || is_disk(live.kind, key) && drive(live, key, part)
+        }
+        // A volume is mounted while the container runs where there is none, and only taken away at its next start.
+        GuestType::Lxc if is_disk(live.kind, key) => {
+            key != "rootfs" && change.new.is_some() && !live.config.contains_key(key)
         }
         GuestType::Lxc => HOT_LXC.contains(&key) || key == "swap" || is_nic(live.kind, key),
     };
     if hot { Effect::Hot } else { Effect::Restart }
+}
+
+/// Does the running machine take this change of a drive? SCSI and VirtIO disks come and go; IDE and SATA ones, EFI disks and TPMs don't. A
+/// medium is changed in any drive.
+fn drive(live: &LiveGuest, key: &str, part: Option<&str>) -> bool {
+    let is = |family: &str| key.strip_prefix(family).is_some_and(|rest| rest.parse::<u8>().is_ok());
+    let cdrom =
+        live.config.get(key).is_some_and(|text| text.split(',').any(|option| option == "media=cdrom"));
+    if part == Some("volume") && cdrom {
+        return true;
+    }
+    let plugged = (is("scsi") || is("virtio")) && plugs(live, "disk");
+    plugged && part.is_none_or(|part| part == "volume" || HOT_DRIVE.contains(&part))
+}
+
+/// The balloon's device stays: its target can be set, and neither was it off nor shall it be.
+fn balloons(live: &LiveGuest, change: &Change) -> bool {
+    let off = |value: Option<&String>| value.is_some_and(|value| value == "0");
+    !off(live.config.get("balloon")) && !off(change.new.as_ref())
 }
 
 /// Can devices of this kind be plugged while the machine runs?

@@ -255,7 +255,7 @@ impl One<'_> {
     }
 
     pub(super) fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
-        let effects = changes.iter().map(|change| effect::of(self.live, action, &change.field));
+        let effects = changes.iter().map(|change| effect::of(self.live, action, change));
         let effect = match effects.max().unwrap_or(Effect::Hot) {
             Effect::Restart if self.guest.reboot == Reboot::Never => Effect::Pending,
             effect => effect,

@@ -8,6 +8,7 @@ mod destroy;
 mod kills;
 mod made;
 mod migrate;
+mod plugged;
 mod power;
 mod properties;
 mod renamed;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pvegraph_reconcile::plan::{Action, Effect};
 use serde_json::json;
 
-use crate::estate::{blocked, bound, desired, live, planned};
+use crate::estate::{blocked, bound, container, desired, live, planned, whole};
 
 #[test]
 fn what_is_as_desired_plans_nothing() {
@@ -57,6 +57,61 @@ fn each_change_has_its_operation_and_effect() {
         &bound(&stopped),
     );
     assert_eq!((plan.operations[0].effect, plan.restarts), (Effect::Hot, 0));
+}
+
+/// Seen failing with: disks that are never plugged; a `hotplug` that is not asked; a balloon that always restarts, or never does.
+#[test]
+fn what_is_plugged_into_a_running_guest_restarts_nothing() {
+    let new = |key: &str| json!({ key: { "storage": "lvm", "size": "8G" } });
+    let (hot, restart) = (Effect::Hot, Effect::Restart);
+    let scsi = ("scsi1", "lvm:vm-100-disk-1,size=8G");
+    let cases = [
+        (vec![], new("scsi1"), hot),
+        (vec![], new("virtio3"), hot),
+        (vec![], new("sata0"), restart),
+        (vec![], new("ide1"), restart),
+        (vec![("hotplug", "network,disk")], new("scsi1"), hot),
+        (vec![("hotplug", "network")], new("scsi1"), restart),
+        (vec![("hotplug", "0")], new("scsi1"), restart),
+        (vec![scsi], json!({ "unset": ["scsi1"] }), hot),
+        (vec![scsi, ("hotplug", "usb")], json!({ "unset": ["scsi1"] }), restart),
+        (vec![("sata1", scsi.1)], json!({ "unset": ["sata1"] }), restart),
+        (vec![scsi], json!({ "scsi1": { "backup": false } }), hot),
+        (vec![scsi], json!({ "scsi1": { "cache": "writeback" } }), restart),
+        (
+            vec![("ide2", "none,media=cdrom")],
+            json!({ "ide2": { "volume": "iso:iso/a.iso", "media": "cdrom" } }),
+            hot,
+        ),
+        (vec![], json!({ "balloon": 1024 }), hot),
+        (vec![("balloon", "512")], json!({ "balloon": 1024 }), hot),
+        (vec![("balloon", "0")], json!({ "balloon": 1024 }), restart),
+        (vec![("balloon", "512")], json!({ "balloon": 0 }), restart),
+    ];
+    for (has, mut entry, effect) in cases {
+        entry["vmid"] = json!(100);
+        entry["reboot"] = json!("allow");
+        let guests = [live(100, "running", &has)];
+        let plan = planned(&desired(vec![entry.clone()]), &guests, &bound(&guests));
+        assert_eq!(blocked(&plan), "", "{entry}");
+        let reboots = usize::from(effect == restart);
+        let operation = &plan.operations[0];
+        assert_eq!((operation.effect, plan.restarts), (effect, reboots), "{entry} of {has:?}");
+        assert_eq!(operation.requests.len(), 1 + reboots, "{entry} of {has:?}");
+    }
+    // A container takes a volume while it runs, and gives none back.
+    for (has, mut entry, effect) in [
+        (&[][..], json!({ "mp0": { "storage": "lvm", "size": "8G", "mp": "/srv" } }), hot),
+        (&[("mp0", "lvm:vm-100-disk-1,mp=/srv,size=8G")][..], json!({ "unset": ["mp0"] }), restart),
+        (&[("mp0", "lvm:vm-100-disk-1,mp=/srv,size=8G")][..], json!({ "mp0": { "mp": "/var" } }), restart),
+    ] {
+        entry["vmid"] = json!(100);
+        entry["reboot"] = json!("allow");
+        let guests = [container(100, "running", has)];
+        let plan = planned(&whole(json!({ "containers": [entry.clone()] })), &guests, &bound(&guests));
+        assert_eq!(blocked(&plan), "", "{entry}");
+        assert_eq!(plan.operations[0].effect, effect, "{entry} of {has:?}");
+    }
 }
 
 #[test]
