@@ -13,6 +13,7 @@
 //! holds meanwhile in `limits`; the rest is the same for all.
 
 mod call;
+mod carried;
 mod conditions;
 mod destroy;
 mod fence;

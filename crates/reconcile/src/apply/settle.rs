@@ -25,6 +25,8 @@ pub(super) enum Said {
     Done,
     /// Its task has ended.
     Task(TaskEnd),
+    /// A task has ended that may be this call's or another one's: nothing in it names the guest that is made.
+    Found(TaskEnd),
     /// It was refused.
     Refused(ApiError),
 }
@@ -33,7 +35,7 @@ impl Said {
     fn is_good(&self) -> bool {
         match self {
             Self::Done => true,
-            Self::Task(end) => end.success,
+            Self::Task(end) | Self::Found(end) => end.success,
             Self::Refused(_) => false,
         }
     }
@@ -41,7 +43,7 @@ impl Said {
     /// PVE was too busy, and has changed nothing.
     fn is_busy(&self) -> bool {
         match self {
-            Self::Done => false,
+            Self::Done | Self::Found(_) => false,
             Self::Task(end) => !end.success && FailureClass::of_text(&end.exit).is_busy(),
             Self::Refused(error) => error.is_busy(),
         }
@@ -51,6 +53,7 @@ impl Said {
         match self {
             Self::Done => "the call was taken".to_owned(),
             Self::Task(end) if end.success => format!("the task ended with {}", end.exit),
+            Self::Found(end) => format!("a task that may be this call's ended with {}", end.exit),
             Self::Task(end) => format!("the task failed: {}", end.exit),
             Self::Refused(error) => error.to_string(),
         }
@@ -136,7 +139,8 @@ impl Sending<'_, '_> {
             || destroys(request)
             || target(request).is_some()
             || moves(request).is_some();
-        if said.is_busy() && !(goes_far && matches!(said, Said::Task(_))) {
+        let in_task = matches!(said, Said::Task(_));
+        if said.is_busy() && !(in_task && (goes_far || self.has_changed(before).await)) {
             let reason = hidden.redacted(&said.text());
             run.setup.progress.tell(&Happened::Busy { operation: operation.number, reason: &reason });
             run.note(Event::Busy { call: at, reason })?;
@@ -216,6 +220,10 @@ impl Sending<'_, '_> {
             reason.push_str("; somebody changed its configuration since: plan again");
             return Ok(Known::Ended(self.end(Outcome::Stale { reason })?));
         }
+        // Where it was another call's task, this one may be under way yet, and its number is not free.
+        if matches!(said, Said::Found(_)) && seen.as_ref().is_none_or(|seen| !self.is_foreign(seen)) {
+            return self.unknown(format!("{reason}: its number is kept for it: look at the guest"));
+        }
         if made(request).is_some() {
             return self.not_made(reason, refused, seen.as_ref()).await.map(Known::Ended);
         }
@@ -223,6 +231,17 @@ impl Sending<'_, '_> {
             reason.push_str(&self.taken_back(before, seen).await?);
         }
         Ok(Known::Ended(self.end(Outcome::Failed { reason, refused })?))
+    }
+
+    /// May the task of a guarded call have written before it waited for a lock? A change to several volumes waits for each one's storage.
+    async fn has_changed(&self, before: &Found) -> bool {
+        if !self.request.with_digest {
+            return false;
+        }
+        match self.look().await {
+            Ok(Some(seen)) => !same(before, &seen.found()),
+            Ok(None) | Err(_) => true,
+        }
     }
 
     /// After a call without an answer: what became of it? `resumed`: the process that sent it is gone.
@@ -255,6 +274,18 @@ impl Sending<'_, '_> {
             }
             looked += 1;
             match self.lost_task(began).await {
+                // A copy's task is its source's, and does not tell which copy it makes: it is only waited for.
+                Ok(Some(upid)) if made(request).is_some_and(|made| made.source.is_some()) => {
+                    return match self.telling(&upid).await {
+                        Ok(end) => self.conclude(before, Said::Found(end), hidden).await,
+                        Err(error) => {
+                            let text = format!(
+                                "a task that may be its own, {upid}, can't be followed: {error}: look at the guest"
+                            );
+                            self.unknown(self.told(&text))
+                        }
+                    };
+                }
                 Ok(Some(upid)) => {
                     self.dispatched(Some(&upid))?;
                     return self.followed(before, &upid, hidden).await;

@@ -21,6 +21,7 @@ pub use check::{Problem, check};
 pub use convert::{entered, from_document};
 pub use export::{guest_entry, to_document};
 pub use volume::foreign;
+pub(crate) use volume::foreign_volume;
 
 /// The desired state of one cluster.
 #[derive(Debug, Clone, PartialEq)]

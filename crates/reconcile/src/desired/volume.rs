@@ -33,12 +33,14 @@ fn owners(volume: &str) -> Vec<i64> {
     [of_name, of_folder].into_iter().flatten().collect()
 }
 
+/// The other guest that a volume is of, by its name.
+pub(crate) fn foreign_volume(vmid: i64, volume: &Canonical) -> Option<i64> {
+    owners(&volume.to_string()).into_iter().find(|owner| *owner != vmid)
+}
+
 /// The first disk that would take another guest's volume: its key, and the mend. A guest whose number is not known yet has none so far.
 pub fn foreign(guest: &Guest) -> Option<(String, String)> {
-    let of_others = |volume: &Canonical| {
-        let found = owners(&volume.to_string());
-        found.into_iter().find(|owner| guest.vmid.is_some_and(|vmid| vmid != *owner))
-    };
+    let of_others = |volume: &Canonical| foreign_volume(guest.vmid?, volume);
     guest.fields.iter().filter(|(key, _)| is_disk(guest.kind, key)).find_map(|(key, value)| {
         let Canonical::Map(map) = value else { return None };
         let owner = of_others(map.get("volume")?)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Input, Plan};
+use super::{Action, Input, Operation, Plan};
 use crate::desired::{Guest, Problem};
 use crate::diff::{Change, Class, GuestDiff};
 use crate::document::{Deletion, Policy};
@@ -191,18 +191,22 @@ pub(super) fn deletion(
     Ok(())
 }
 
+/// Why these operations are too many for one plan of an estate of so many guests: for how many of them it is out of service.
+pub fn too_many(guests: usize, operations: &[Operation]) -> Option<String> {
+    let share = (guests / FELLED_ONE_IN).clamp(1, MAX_FELLED);
+    let (down, deletes) = (scope::down(operations, |_| true), scope::deleted(operations, |_| true));
+    (down + deletes > share).then(|| {
+        format!(
+            "{down} of {guests} guests would go down and {deletes} be deleted, and at most {share} may in one plan: change fewer at once, \
+             or let fewer restart (`reboot`)"
+        )
+    })
+}
+
 /// The limits of the estate and of each scope.
 pub(super) fn limits(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let guests = input.desired.guests.len();
-    let share = (guests / FELLED_ONE_IN).clamp(1, MAX_FELLED);
-    let down = scope::down(&plan.operations, |_| true);
-    if down + plan.deletes > share {
-        let text = format!(
-            "{down} of {guests} guests would go down and {} be deleted, and at most {share} may in one plan: change fewer at once, \
-             or let fewer restart (`reboot`)",
-            plan.deletes
-        );
+    if let Some(text) = too_many(input.desired.guests.len(), &plan.operations) {
         problems.push(Problem::new("the estate", "reboot", text));
     }
     for scope in input.scopes {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use effect::Effect;
 pub use file::{FileError, VERSION, canonical_json};
-pub use guard::{FELLED_ONE_IN, MAX_FELLED, protected as is_protected};
+pub use guard::{FELLED_ONE_IN, MAX_FELLED, protected as is_protected, too_many};
 pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
 pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};

@@ -13,7 +13,7 @@ async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
     type Prepare = fn(&mut Rig);
     let vm = || machine(100, "pve1").disk("scsi0", "nfs-vm", 4, "");
     let ct = || container(200, "pve1").disk("rootfs", "nfs-vm", 4, "");
-    let cases: [(GuestSpec, &str, &str, Prepare); 7] = [
+    let cases: [(GuestSpec, &str, &str, Prepare); 8] = [
         (vm(), "POST", "/nodes/pve1/qemu/100/move_disk", |rig| {
             rig.desire(vec![json!({ "vmid": 100, "scsi0": { "storage": "local-lvm" } })], vec![]);
         }),
@@ -25,6 +25,12 @@ async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
         }),
         (ct(), "POST", "/nodes/pve1/lxc/200/migrate", |rig| {
             rig.desire(vec![], vec![json!({ "vmid": 200, "node": "pve2" })]);
+        }),
+        (vm(), "POST", "/nodes/pve1/qemu/100/config", |rig| {
+            rig.desire(
+                vec![json!({ "vmid": 100, "scsi1": { "storage": "local-lvm", "size": "4G" } })],
+                vec![],
+            );
         }),
         (vm(), "POST", "/nodes/pve1/qemu", |rig| {
             rig.desire(vec![json!({ "vmid": 300, "node": "pve1", "cores": 2 })], vec![]);

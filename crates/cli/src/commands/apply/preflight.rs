@@ -11,7 +11,7 @@ use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{Live, LiveGuest};
-use pvegraph_reconcile::plan::Plan;
+use pvegraph_reconcile::plan::{Plan, too_many};
 use pvegraph_reconcile::stored::Approval;
 use pvegraph_reconcile::{after, own, policy, scope, stored};
 
@@ -61,7 +61,8 @@ pub async fn current(
         Some(why) => Some(Refusal { exit: Exit::Stale, why: format!("the plan is stale: {why}") }),
         None => {
             let pool = |vmid: i64| live.guests.get(&vmid).map(|guest| guest.pool.clone());
-            let why = scope::forbidden(&scopes, &plan.operations, pool);
+            let why = scope::forbidden(&scopes, &plan.operations, pool)
+                .or_else(|| too_many(stored.desired.guests.len(), &plan.operations));
             why.map(|why| Refusal { exit: Exit::Blocked, why })
         }
     };
