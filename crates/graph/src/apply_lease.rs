@@ -13,6 +13,8 @@ pub struct AuditHead {
     pub entries: i64,
     /// The hash of the last of them.
     pub hash: String,
+    /// The host and the directory where the log is kept, if they are known.
+    pub kept_at: Option<String>,
 }
 
 impl Lease {
@@ -27,14 +29,15 @@ impl Lease {
         now: i64,
     ) -> Result<bool, StoreError> {
         let mut statements = vec![paused_statement(self.id())];
-        if let Some(AuditHead { entries, hash }) = head {
+        if let Some(AuditHead { entries, hash, kept_at }) = head {
             // It never goes back: what is known of the log stays known.
             let mirror = Statement::new(format!(
                 "MATCH (l:{LEASE} {{id: $id}})\nWHERE coalesce(l.audit_entries, 0) <= $entries\n\
-                 SET l.audit_entries = $entries, l.audit_hash = $hash"
+                 SET l.audit_entries = $entries, l.audit_hash = $hash, l.audit_kept_at = $kept_at"
             ));
-            statements
-                .push(mirror.with("id", self.id()).with("entries", *entries).with("hash", hash.as_str()));
+            let kept_at = kept_at.as_deref().map_or(Value::Null, Value::from);
+            let mirror = mirror.with("id", self.id()).with("entries", *entries);
+            statements.push(mirror.with("hash", hash.as_str()).with("kept_at", kept_at));
         }
         statements.push(self.guard(now));
         let answers = store.write(statements).await?;
@@ -76,10 +79,11 @@ pub async fn set_paused(store: &dyn Store, cluster: &str, paused: bool) -> Resul
 pub async fn audit_head(store: &dyn Store, cluster: &str) -> Result<Option<AuditHead>, StoreError> {
     let text = format!(
         "MATCH (l:{LEASE} {{id: $id}})\nWHERE l.audit_entries IS NOT NULL\n\
-         RETURN l.audit_entries AS entries, l.audit_hash AS hash"
+         RETURN l.audit_entries AS entries, l.audit_hash AS hash, l.audit_kept_at AS kept_at"
     );
     let rows = store.read(Statement::new(text).with("id", Purpose::Apply(cluster).id())).await?;
     let entries = rows.get(0, "entries").and_then(Value::as_i64);
     let hash = rows.get(0, "hash").and_then(Value::as_str).map(str::to_owned);
-    Ok(entries.zip(hash).map(|(entries, hash)| AuditHead { entries, hash }))
+    let kept_at = rows.get(0, "kept_at").and_then(Value::as_str).map(str::to_owned);
+    Ok(entries.zip(hash).map(|(entries, hash)| AuditHead { entries, hash, kept_at }))
 }

@@ -159,6 +159,37 @@ pub enum Disagreement {
         /// The entry.
         known: u64,
     },
+    /// The log that the graph knows of is another host's, or in another directory.
+    #[error(
+        "this cluster's audit log is kept elsewhere: the graph knows of {known} entries{}, and {} is not that log: apply there, or bring that \
+         directory from there, whole, to where this one is; if nobody ever applied from elsewhere, this log was taken away: bring it back from a \
+         backup",
+        kept_at.as_ref().map(|place| format!(", written at {place}")).unwrap_or_default(),
+        path.display()
+    )]
+    Elsewhere {
+        /// The log here.
+        path: PathBuf,
+        /// How many lines the graph knows of.
+        known: u64,
+        /// The host and the directory of the other log, if they are known.
+        kept_at: Option<String>,
+    },
+}
+
+impl Disagreement {
+    /// The same, for a log that is kept here, where the graph knows of one that is kept at `there`. An empty log of which that is not known
+    /// may never have been begun here.
+    #[must_use]
+    pub fn seen_from(self, here: &str, there: Option<&str>) -> Self {
+        let (path, empty, known) = match &self {
+            Self::Truncated { path, have, known } => (path.clone(), *have == 0, *known),
+            Self::Rewritten { path, known } => (path.clone(), false, *known),
+            Self::Elsewhere { .. } => return self,
+        };
+        let elsewhere = there.map_or(empty, |there| there != here);
+        if elsewhere { Self::Elsewhere { path, known, kept_at: there.map(str::to_owned) } } else { self }
+    }
 }
 
 impl Verified {
@@ -363,6 +394,22 @@ mod tests {
             let error = verify(&path, None).unwrap_err().to_string();
             assert!(error.contains("line 1 "), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_log_of_another_host_is_none_that_was_cut_off() {
+        let (_directory, path) = log(None);
+        let head = verify(&path, None).unwrap().unwrap().head;
+        let empty = Verified::default().agrees(&path, &head).unwrap_err();
+        let seen = |there: Option<&str>| empty.clone().seen_from("b:/state/rig", there).to_string();
+        let told = seen(Some("a:/state/rig"));
+        for word in ["kept elsewhere", "3 entries", "a:/state/rig", "bring that directory"] {
+            assert!(told.contains(word), "{told}");
+        }
+        assert!(seen(None).contains("kept elsewhere"));
+        assert!(seen(Some("b:/state/rig")).contains("its end was cut off"));
+        let cut = Disagreement::Truncated { path, have: 2, known: 3 };
+        assert_eq!(cut.clone().seen_from("b:/state/rig", None), cut);
     }
 
     #[test]

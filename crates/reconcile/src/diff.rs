@@ -77,6 +77,22 @@ impl GuestDiff {
     pub fn noop(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// The same with the password among what differs: whether it does can't be seen.
+    #[must_use]
+    pub fn with_secrets_anew(&self) -> Self {
+        let mut with = self.clone();
+        if with.changes.iter().all(|change| change.field != "cipassword") {
+            with.changes.push(Change {
+                field: "cipassword".to_owned(),
+                old: Some("(a secret)".to_owned()),
+                new: Some("(a secret, sent anew)".to_owned()),
+                class: Class::Drift,
+            });
+            with.changes.sort_by(|a, b| a.field.cmp(&b.field));
+        }
+        with
+    }
 }
 
 impl fmt::Display for GuestDiff {

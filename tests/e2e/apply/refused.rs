@@ -48,7 +48,7 @@ async fn a_guest_that_is_gone_since_the_plan_is_not_made_anew() {
     bench.rig.run(&["plan"]).await.ended(6).says(&[
         "vm-100 (guest 100): `guest`",
         "is gone",
-        "remove its Binding",
+        "pvegraph release vm-100",
     ]);
     assert_eq!(bench.guests(), before);
     bench.server.shutdown().await;

@@ -26,8 +26,8 @@ use super::drift::{one_cluster, proven_cluster};
 use crate::config::Settings;
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
-pub use run::check_audit;
 use run::{Ready, Start};
+pub use run::{check_audit, of_lease};
 
 /// For how long a run may read, at least: writes are never cut off, and tasks may take days.
 const NO_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
@@ -260,7 +260,10 @@ fn of_cluster(plan: &Plan, id: &ClusterId) -> Result<(), Failure> {
 }
 
 /// The cluster's files, held by this process alone.
-fn locked(settings: &Settings, id: &ClusterId) -> Result<(Files, HostLock), Failure> {
+///
+/// # Errors
+/// Those of [`files`], or another process of this host holds them.
+pub fn locked(settings: &Settings, id: &ClusterId) -> Result<(Files, HostLock), Failure> {
     let files = files(settings, id)?;
     let mend = "set `directory` in [apply] to one that you can write to";
     let lock = HostLock::at(&files.lock(), &format!("changing the cluster {id}"), mend)?;

@@ -14,6 +14,7 @@ pub mod migrate;
 pub mod plan;
 pub mod policy;
 pub mod query;
+pub mod release;
 pub mod report;
 pub mod reset;
 pub mod rollback;
@@ -179,6 +180,8 @@ pub enum Command {
     Discover(discover::Discover),
     /// Take live guests over as they are: desired state and binding, with nothing to change
     Adopt(adopt::Adopt),
+    /// Bind guests that are gone no longer, so that a plan makes them anew
+    Release(release::Release),
     /// Import and export the desired state of guests
     #[command(subcommand)]
     Desired(desired::DesiredCommand),
@@ -205,6 +208,7 @@ impl Command {
             Self::Drift(command) => command.run(global),
             Self::Discover(command) => command.run(global),
             Self::Adopt(command) => command.run(global),
+            Self::Release(command) => command.run(global),
             Self::Desired(command) => command.run(global),
             Self::Plan(command) => command.run(global),
             Self::Why(command) => command.run(global),

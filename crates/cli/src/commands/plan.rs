@@ -60,6 +60,10 @@ pub struct Of {
     #[arg(long, value_name = "UID")]
     mark: Vec<String>,
 
+    /// Send this guest's password anew, which may have changed where it is kept; may be given more than once
+    #[arg(long, value_name = "UID")]
+    resend_secrets: Vec<String>,
+
     /// The cluster of this name
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -86,7 +90,7 @@ impl Of {
 
     /// Nothing is agreed to.
     pub fn nothing_agreed() -> Self {
-        Self { allow_delete: Vec::new(), mark: Vec::new(), cluster: None }
+        Self { allow_delete: Vec::new(), mark: Vec::new(), resend_secrets: Vec::new(), cluster: None }
     }
 
     /// Makes the plan on this ground. Where something else is put there than what the graph desires (the way back), it holds for as long as
@@ -101,11 +105,12 @@ impl Of {
         let consent = Consent {
             delete: self.allow_delete.iter().cloned().collect(),
             mark: self.mark.iter().cloned().collect(),
+            resend: self.resend_secrets.iter().cloned().collect(),
         };
         let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
         surveyed(client, &stored.desired, &found, &mut around).await;
         let made = stored.bindings.values().filter(|binding| binding.reserved_by.is_some());
-        for uid in consent.mark.iter().chain(made.map(|binding| &binding.uid)) {
+        for uid in consent.mark.iter().chain(&consent.resend).chain(made.map(|binding| &binding.uid)) {
             let vmid = stored.desired.guests.get(uid).and_then(|guest| guest.vmid);
             // Of guests that do not differ nothing was asked yet.
             let Some(live) = vmid.and_then(|vmid| found.live.guests.get(&vmid)) else { continue };

@@ -58,6 +58,7 @@ pub struct Fence<'a> {
     lease: Lease,
     clock: Clock<'a>,
     margin: Duration,
+    kept_at: Option<String>,
     state: Mutex<State>,
 }
 
@@ -94,13 +95,20 @@ impl<'a> Fence<'a> {
     /// Of a lease that was taken after `good`. `request`: how long a call to PVE may take.
     pub fn new(store: &'a dyn Store, lease: Lease, clock: Clock<'a>, good: Good, request: Duration) -> Self {
         let state = State { good, head: None, stop: None };
-        Self { store, lease, clock, margin: margin(request), state: Mutex::new(state) }
+        Self { store, lease, clock, margin: margin(request), kept_at: None, state: Mutex::new(state) }
+    }
+
+    /// Mirrors with the audit log's head where it is kept: the host, and the directory there.
+    #[must_use]
+    pub fn with_log_at(self, kept_at: String) -> Self {
+        Self { kept_at: Some(kept_at), ..self }
     }
 
     /// Notes the head of the audit log, which is mirrored with the next renewal.
     pub fn audited(&self, head: &Head) {
         let entries = i64::try_from(head.entries).unwrap_or(i64::MAX);
-        self.state().head = Some(AuditHead { entries, hash: head.hash.clone() });
+        self.state().head =
+            Some(AuditHead { entries, hash: head.hash.clone(), kept_at: self.kept_at.clone() });
     }
 
     /// Lets nothing more be sent. What is under way is followed to its end.

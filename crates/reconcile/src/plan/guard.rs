@@ -28,9 +28,12 @@ pub(super) fn hopeless(diff: &GuestDiff, binding: Option<&Binding>) -> Option<Fo
     let is = |class: &dyn Fn(&Class) -> bool| diff.changes.iter().find(|change| class(&change.class));
     if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
         let text = if reserved(binding).is_some() {
-            "its number was only kept for it, and another guest has it now: remove its Binding, and plan again"
+            format!(
+                "its number was only kept for it, and another guest has it now: run `pvegraph release {}`, and plan again",
+                diff.uid
+            )
         } else {
-            "the live guest is another one: look at it, and adopt it with --replace if it is meant"
+            "the live guest is another one: look at it, and adopt it with --replace if it is meant".to_owned()
         };
         return Some(forbidden(&change.field, text));
     }
@@ -43,9 +46,11 @@ pub(super) fn hopeless(diff: &GuestDiff, binding: Option<&Binding>) -> Option<Fo
 /// A guest that is not there: absence never makes a second guest of one that was there.
 pub(super) fn gone(binding: Option<&Binding>) -> Option<Forbidden> {
     // A number that was kept for a guest which was never made is still kept.
-    binding.filter(|binding| binding.reserved_by.is_none()).map(|_| {
-        let mend =
-            "it was adopted or made before and is gone: look for it, and remove its Binding to have it made anew";
+    binding.filter(|binding| binding.reserved_by.is_none()).map(|binding| {
+        let mend = format!(
+            "it was adopted or made before and is gone: look for it, and run `pvegraph release {}` to have it made anew",
+            binding.uid
+        );
         forbidden("guest", mend)
     })
 }
@@ -241,8 +246,11 @@ pub(super) fn copied_from(input: &Input<'_>, plan: &Plan) -> Vec<Problem> {
 /// Consent to what is not there is a slip of the pen.
 pub(super) fn unknown_consent(input: &Input<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let kinds: BTreeMap<&str, _> =
-        BTreeMap::from([("--allow-delete", &input.consent.delete), ("--mark", &input.consent.mark)]);
+    let kinds: BTreeMap<&str, _> = BTreeMap::from([
+        ("--allow-delete", &input.consent.delete),
+        ("--mark", &input.consent.mark),
+        ("--resend-secrets", &input.consent.resend),
+    ]);
     for (option, uids) in kinds {
         for uid in uids {
             let text = match input.desired.guests.get(uid) {
@@ -252,6 +260,9 @@ pub(super) fn unknown_consent(input: &Input<'_>) -> Vec<Problem> {
                 }
                 Some(guest) if option == "--allow-delete" && !guest.tombstone => {
                     "nobody desires its deletion: write `tombstone: true`, or leave the option out"
+                }
+                Some(guest) if option == "--resend-secrets" && guest.cipassword.is_none() => {
+                    "no password is desired of it: write its `cipassword`, or leave the option out"
                 }
                 Some(_) => continue,
             };

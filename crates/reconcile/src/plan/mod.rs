@@ -29,7 +29,7 @@ pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
 pub use snapshot::{Ask, snapshot_plan};
 
 use crate::canonical::TagStyle;
-use crate::desired::{Desired, Problem};
+use crate::desired::{Desired, Guest, Problem};
 use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
@@ -334,6 +334,8 @@ pub struct Consent {
     pub delete: BTreeSet<String>,
     /// Guests that may get the marker.
     pub mark: BTreeSet<String>,
+    /// Guests whose secrets are sent anew: PVE never tells them, so that no difference is seen.
+    pub resend: BTreeSet<String>,
 }
 
 /// What a plan is made of.
@@ -361,6 +363,12 @@ pub struct Input<'a> {
     pub now: i64,
 }
 
+/// Are this guest's secrets sent anew? One that is not there gets them when it is made.
+fn resends(input: &Input<'_>, guest: &Guest) -> bool {
+    let there = guest.vmid.is_some_and(|vmid| input.live.contains_key(&vmid));
+    there && guest.cipassword.is_some() && !guest.tombstone && input.consent.resend.contains(&guest.uid)
+}
+
 /// Makes the plan.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::empty(input);
@@ -376,6 +384,13 @@ pub fn plan(input: &Input<'_>) -> Plan {
     taken.extend(input.desired.guests.values().filter_map(|guest| guest.vmid));
     for diff in input.diffs {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
+        let resent;
+        let diff = if resends(input, guest) {
+            resent = diff.with_secrets_anew();
+            &resent
+        } else {
+            diff
+        };
         let marks = input.consent.mark.contains(&guest.uid);
         // What a run has made and not finished is bound for good by its next plan.
         let reserved = guard::reserved(bound_to(input.bindings, &guest.uid)).is_some();

@@ -17,7 +17,7 @@ pub use approval::{Approval, NotApproved, approval, approve};
 pub use history::{EndOf, RunOf};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
-pub use write::{Change, bound, unreserved, write};
+pub use write::{Change, bound, released, unreserved, write};
 
 use crate::desired::{Desired, Guest, Problem};
 use crate::live::LiveGuest;

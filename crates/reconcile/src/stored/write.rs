@@ -193,6 +193,15 @@ pub fn unreserved(cluster: &ClusterId, uid: &str, vmid: i64) -> Statement {
     Statement::new(text).with("cluster_id", cluster.as_str()).with("uid", uid).with("vmid", vmid)
 }
 
+/// The statement that takes the bindings of these away: whatever they bound is gone.
+pub fn released(cluster: &ClusterId, uids: &[&str]) -> Statement {
+    let text = format!(
+        "MATCH (b:{} {{cluster_id: $cluster_id}})\nWHERE b.uid IN $uids\nDETACH DELETE b",
+        BINDING.name
+    );
+    Statement::new(text).with("cluster_id", cluster.as_str()).with("uids", uids.to_vec())
+}
+
 /// Goes on only where the estate is as it was read, or this very change was written already.
 fn guard(dialect: Dialect, cluster: &ClusterId, generation: i64, name: &str, tag: i64) -> Statement {
     // The property that is set first takes the node's lock, so that two writers can't both pass.

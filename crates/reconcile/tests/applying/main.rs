@@ -14,4 +14,5 @@ mod properties;
 mod renamed;
 mod rig;
 mod rollback;
+mod secrets;
 mod unmarked;

@@ -174,6 +174,8 @@ pub struct Rig {
     pub bindings: BTreeMap<String, Binding>,
     pub scopes: Vec<Scope>,
     pub consent: Consent,
+    /// What every reference to a secret stands for.
+    pub secret: Option<String>,
     pub patience: Patience,
     /// What the graph says to a deletion, and how often it was asked.
     pub keys: Graph,
@@ -228,6 +230,7 @@ impl Rig {
             bindings: BTreeMap::new(),
             scopes: vec![Scope::new("lab", 100, 999)],
             consent: Consent::default(),
+            secret: None,
             patience,
             keys: Graph::default(),
             shared,
@@ -413,7 +416,7 @@ impl Rig {
             fence: &fence,
             progress: &self.told,
             keys: &self.keys,
-            secrets: &|_| Err("there are none".to_owned()),
+            secrets: &|_| self.secret.clone().ok_or_else(|| "there are none".to_owned()),
             clock: &now,
             patience: self.patience,
             who: Who { actor: "test".to_owned(), approver: "test".to_owned() },

@@ -194,5 +194,5 @@ fn a_guest_that_is_gone_is_refused() {
     let mut estate =
         Estate::new(desired(vec![json!({ "vmid": 100, "node": "pve1" })]), &[live(100, "running", &[])]);
     estate.guests.clear();
-    refused(&estate, &["vm-100 (guest 100): `guest`", "is gone", "remove its Binding"]);
+    refused(&estate, &["vm-100 (guest 100): `guest`", "is gone", "pvegraph release vm-100"]);
 }

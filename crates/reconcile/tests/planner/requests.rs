@@ -316,5 +316,5 @@ fn what_a_run_did_not_finish_is_made_under_its_number_or_finished() {
     // Somebody else has the number.
     estate.guests[0].config.insert("description".to_owned(), "[pvegraph:rig/other]".to_owned());
     let told = blocked(&estate.plan());
-    assert!(told.contains("web (guest 105): `identity`") && told.contains("remove its Binding"), "{told}");
+    assert!(told.contains("web (guest 105): `identity`") && told.contains("pvegraph release web"), "{told}");
 }

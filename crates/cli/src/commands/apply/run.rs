@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pve_client::PveClient;
-use pvegraph_graph::apply_lease;
+use pvegraph_graph::apply_lease::{self, AuditHead};
 use pvegraph_graph::lease::{Lease, LeaseError, Purpose};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
@@ -80,7 +80,7 @@ impl Ready<'_> {
         let lease = lease.map_err(of_lease)?;
         let request =
             settings.clusters.iter().map(|cluster| cluster.request_timeout).max().unwrap_or_default();
-        let fence = Fence::new(store, lease, &now, good, request);
+        let fence = Fence::new(store, lease, &now, good, request).with_log_at(kept_at(&files));
         if let Start::Anew { .. } = &start
             && let Some(refusal) = preflight::used(store, &id, &files, &plan).await?
         {
@@ -270,7 +270,8 @@ fn exit(ended: Ended) -> Exit {
     }
 }
 
-fn of_lease(error: LeaseError) -> Failure {
+/// Why the lease could not be taken.
+pub fn of_lease(error: LeaseError) -> Failure {
     match error {
         LeaseError::Store(error) => error.into(),
         error @ LeaseError::Held { .. } => Failure::new(Exit::Locked, error),
@@ -299,12 +300,23 @@ pub async fn check_audit(
     let path = files.audit();
     let found = audit::verify(&path, key)?.unwrap_or_default();
     let mirrored = apply_lease::audit_head(store, id.as_str()).await?;
-    let mirrored = mirrored
-        .map(|head| Head { entries: u64::try_from(head.entries).unwrap_or_default(), hash: head.hash });
-    if let Some(head) = &mirrored {
-        found.agrees(&path, head).map_err(Failure::failed)?;
-    }
-    Ok((found, mirrored))
+    let Some(AuditHead { entries, hash, kept_at: there }) = mirrored else { return Ok((found, None)) };
+    let head = Head { entries: u64::try_from(entries).unwrap_or_default(), hash };
+    let same = found.agrees(&path, &head);
+    same.map_err(|error| Failure::failed(error.seen_from(&kept_at(files), there.as_deref())))?;
+    Ok((found, Some(head)))
+}
+
+/// Where the audit log is kept, as other hosts read it.
+fn kept_at(files: &Files) -> String {
+    let log = files.audit();
+    let path = std::path::absolute(&log).unwrap_or(log);
+    format!("{}:{}", host(), path.parent().unwrap_or(&path).display())
+}
+
+fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a host".to_owned());
+    host.trim().to_owned()
 }
 
 /// Lets a run stop in good order: on Ctrl-C, and on SIGTERM, with which services and containers are stopped.
@@ -329,8 +341,7 @@ async fn interrupts(fence: &Fence<'_>) -> std::convert::Infallible {
 fn actor(client: &PveClient) -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "a host".to_owned());
-    format!("{user} on {} as {}", host.trim(), client.account())
+    format!("{user} on {} as {}", host(), client.account())
 }
 
 /// Reads a secret from where the desired state says that it is.
