@@ -83,6 +83,13 @@ pub fn of(scopes: &[Scope], vmid: i64) -> Option<&Scope> {
     scopes.iter().find(|scope| scope.has(vmid))
 }
 
+/// Why nothing may be done with this number for now, and the mend.
+pub fn paused(scopes: &[Scope], vmid: i64) -> Option<String> {
+    let scope = of(scopes, vmid).filter(|scope| scope.paused)?;
+    let name = &scope.name;
+    Some(format!("its scope {name} is paused: `pvegraph scope set {name} --resume`"))
+}
+
 /// Why operations that were planned may not be done any more, as scopes are now: the guest, and the mend. `pool_of` tells the pool of a live
 /// guest; nothing where the guest was not read, which the look before its first call tells.
 pub fn forbidden(
@@ -98,10 +105,8 @@ pub fn forbidden(
             ));
         };
         let name = &scope.name;
-        if scope.paused {
-            return Some(format!(
-                "{subject}: its scope {name} is paused: `pvegraph scope set {name} --resume`"
-            ));
+        if let Some(why) = paused(scopes, operation.vmid) {
+            return Some(format!("{subject}: {why}"));
         }
         let restarts = operation.effect == Effect::Restart
             || operation.requests.iter().any(|request| request.path.ends_with("/status/reboot"));

@@ -131,7 +131,7 @@ impl Sending<'_, '_> {
             Ok(others) => others.iter().map(ToString::to_string).collect(),
             Err(error) => return Ok(Known::Ended(self.end(self.failed_by(&error))?)),
         };
-        if let Err(stop) = run.may_send().await {
+        if let Err(stop) = run.may_send(operation.vmid).await {
             return Ok(Known::Ended(End::Stopped(stop)));
         }
         if made(request).is_some()

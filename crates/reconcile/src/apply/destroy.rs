@@ -11,6 +11,10 @@ use crate::plan::{FormValue, Method, Operation, Request};
 
 /// Says whether the graph still has every key to a deletion: the field, and the mend, where it has not.
 pub trait Keys: Sync {
+    /// Whether the scope of this number is paused now: which one, and the mend. Asked before every call; where the graph does not answer,
+    /// what it said last.
+    fn paused(&self, vmid: i64) -> BoxFuture<'_, Option<String>>;
+
     /// Asks the graph now. What it does not answer is no.
     fn may_delete<'k>(&'k self, operation: &'k Operation) -> BoxFuture<'k, Result<(), String>>;
 }

@@ -34,6 +34,8 @@ const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 6);
 pub enum Stop {
     /// Somebody paused applies.
     Paused,
+    /// Somebody paused the scope that a guest is in.
+    ScopePaused(String),
     /// Whoever started the run ended it.
     Interrupted,
     /// The plan may not be gone by any more, and why.
@@ -47,7 +49,7 @@ impl fmt::Display for Stop {
         match self {
             Self::Paused => f.write_str("applies are paused"),
             Self::Interrupted => f.write_str("the run was interrupted"),
-            Self::Expired(why) | Self::LeaseLost(why) => f.write_str(why),
+            Self::ScopePaused(why) | Self::Expired(why) | Self::LeaseLost(why) => f.write_str(why),
         }
     }
 }

@@ -214,7 +214,7 @@ pub struct Setup<'a> {
     pub fence: &'a Fence<'a>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
-    /// Asks the graph for the keys to a deletion.
+    /// Asks the graph for the keys to a deletion, and for scopes that are paused.
     pub keys: &'a dyn Keys,
     /// Reads secrets.
     pub secrets: Secrets<'a>,
@@ -488,12 +488,13 @@ impl<'a> Run<'a> {
         has_begun(&self.state(), at)
     }
 
-    /// May a call be sent now?
-    async fn may_send(&self) -> Result<(), Stop> {
+    /// May a call about this guest be sent now?
+    async fn may_send(&self, vmid: i64) -> Result<(), Stop> {
         if let Some(stop) = expired((self.setup.clock)(), self.setup.valid_until) {
             self.setup.fence.stop(stop);
         }
-        self.setup.fence.may_send().await
+        self.setup.fence.may_send().await?;
+        self.setup.keys.paused(vmid).await.map_or(Ok(()), |why| Err(Stop::ScopePaused(why)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -123,7 +123,7 @@ impl Ended {
             let waits = any(|outcome| matches!(outcome, Outcome::Done { waiting } if !waiting.is_empty()));
             return if waits { Self::PendingRestart } else { Self::Applied };
         }
-        let stopped = matches!(stop, Some(Stop::Paused | Stop::Interrupted));
+        let stopped = matches!(stop, Some(Stop::Paused | Stop::ScopePaused(_) | Stop::Interrupted));
         let some = |outcome: &Outcome| {
             matches!(outcome, Outcome::Done { .. } | Outcome::Unknown { .. } | Outcome::HalfDone { .. })
         };

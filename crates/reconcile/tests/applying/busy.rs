@@ -7,7 +7,7 @@ use crate::rig::{Rig, container, machine, words};
 
 /// A task of these may have done its part before it waited for a lock: the guest tells, and nothing is sent again.
 ///
-/// Seen failing with: a call that is sent again whenever Proxmox VE was busy.
+/// Seen failing with: a call that is sent again whenever Proxmox VE was busy; the same of a configuration alone.
 #[tokio::test]
 async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
     type Prepare = fn(&mut Rig);

@@ -1,7 +1,7 @@
 //! Guests are started and stopped.
 
 use pve_sim::{Fault, FaultRule, Power};
-use pvegraph_reconcile::apply::Outcome;
+use pvegraph_reconcile::apply::{Ended, Outcome, Stop};
 use serde_json::json;
 
 use crate::rig::{Rig, blocked, machine, reasons, words};
@@ -119,4 +119,21 @@ async fn guests_that_go_down_are_counted_by_the_limits() {
     assert!(told.contains("scope lab") && told.contains("`max_restarts`"), "{told}");
     rig.scopes[0].max_restarts = Some(1);
     assert_eq!(words(&rig.apply(&rig.planned().await).await), ["done"]);
+}
+
+/// Seen failing with: scopes that are only read before a run.
+#[tokio::test]
+async fn a_scope_that_is_paused_meanwhile_stops_what_is_in_it_and_the_run_is_gone_on_with() {
+    let guest = machine(100, "pve1").power(Power::Running).disk("scsi0", "nfs-vm", 4, "");
+    let mut rig = Rig::new(vec![guest]).await;
+    rig.desire(vec![json!({ "vmid": 100, "cores": 4, "reboot": "allow" })], vec![]);
+    let plan = rig.planned().await;
+    rig.keys.paused = vec![100];
+    let (outcomes, stop) = rig.run(&plan).await;
+    assert!(matches!(&stop, Some(Stop::ScopePaused(why)) if why.contains("lab is paused")), "{stop:?}");
+    assert_eq!(words(&outcomes), ["half done"]);
+    assert_eq!(Ended::of(&outcomes, stop.as_ref()), Ended::Partial);
+    assert_eq!(rig.server.counters().writes("POST", "/nodes/pve1/qemu/100/status/reboot"), 0);
+    rig.keys.paused.clear();
+    assert_eq!(words(&rig.resume(&plan).await), ["done"]);
 }

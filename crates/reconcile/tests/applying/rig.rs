@@ -126,11 +126,20 @@ impl Progress for Told {
 pub struct Graph {
     pub refuses: Option<String>,
     pub asked: AtomicUsize,
+    /// The guests whose scope is paused, from the second call on.
+    pub paused: Vec<i64>,
+    pub calls: AtomicUsize,
     /// What somebody else does while it is asked.
     pub meanwhile: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Keys for Graph {
+    fn paused(&self, vmid: i64) -> BoxFuture<'_, Option<String>> {
+        let first = self.calls.fetch_add(1, Ordering::Relaxed) == 0;
+        let is = !first && self.paused.contains(&vmid);
+        Box::pin(std::future::ready(is.then(|| "its scope lab is paused".to_owned())))
+    }
+
     fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.meanwhile.iter().for_each(|does| does());

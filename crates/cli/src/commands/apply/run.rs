@@ -1,6 +1,7 @@
 //! One run: lease, journal and audit log around the work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -17,7 +18,8 @@ use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::{Operation, Plan};
-use pvegraph_reconcile::stored::EndOf;
+use pvegraph_reconcile::scope::{self, Scope};
+use pvegraph_reconcile::stored::{self, EndOf};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,7 +122,8 @@ impl Ready<'_> {
         let noted = Noted::of(store, &id, &run_id, &plan, &desired, (&actor, &approver), resumed);
         noted.begins().await;
         let secrets = |from: &SecretRef| secret(from);
-        let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto: approver == preflight::NOBODY };
+        let auto = approver == preflight::NOBODY;
+        let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto, scopes: Default::default() };
         let setup = Setup {
             client: &client,
             plan: &plan,
@@ -199,6 +202,11 @@ impl Ready<'_> {
     }
 }
 
+/// For how long scopes count as they were read.
+const SCOPES_HOLD: Duration = Duration::from_secs(3);
+/// How long they are waited for: Neo4j may run on a guest that the run touches.
+const SCOPES_WAIT: Duration = Duration::from_secs(5);
+
 /// Asks the graph once more just before a deletion.
 struct Asked<'a> {
     store: &'a dyn Store,
@@ -207,12 +215,31 @@ struct Asked<'a> {
     live: &'a Live,
     /// Nobody approved the plan.
     auto: bool,
+    /// The scopes as they were read last, and when.
+    scopes: tokio::sync::Mutex<Option<(Instant, Vec<Scope>)>>,
 }
 
 impl Keys for Asked<'_> {
+    fn paused(&self, vmid: i64) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let mut known = self.scopes.lock().await;
+            if known.as_ref().is_none_or(|(read, _)| read.elapsed() >= SCOPES_HOLD) {
+                match tokio::time::timeout(SCOPES_WAIT, stored::scopes(self.store, self.id)).await {
+                    Ok(Ok(scopes)) => *known = Some((Instant::now(), scopes)),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "scopes can't be read: whether one was paused is not known")
+                    }
+                    Err(_) => tracing::warn!("scopes can't be read: the graph does not answer"),
+                }
+            }
+            let why = scope::paused(&known.as_ref()?.1, vmid)?;
+            Some(format!("guest {vmid}: {why}; what was begun is not gone on with"))
+        })
+    }
+
     fn may_delete<'k>(&'k self, _: &'k Operation) -> BoxFuture<'k, Result<(), String>> {
         Box::pin(async move {
-            let Self { store, id, plan, live, auto } = *self;
+            let Self { store, id, plan, live, auto, .. } = *self;
             let (_, refusal) = preflight::current(store, id, plan, live)
                 .await
                 .map_err(|failure| failure.error().to_string())?;
@@ -253,7 +280,8 @@ pub fn storages(seen: &Live) -> BTreeMap<i64, BTreeMap<String, String>> {
 /// next plan sees what there is.
 fn is_open(outcomes: &[Outcome], stop: Option<&Stop>, resumed: bool) -> bool {
     let unknown = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown { .. }));
-    let stopped = matches!(stop, Some(Stop::Paused | Stop::Interrupted | Stop::LeaseLost(_)));
+    let stopped =
+        matches!(stop, Some(Stop::Paused | Stop::ScopePaused(_) | Stop::Interrupted | Stop::LeaseLost(_)));
     stopped || unknown && !resumed
 }
 
