@@ -53,9 +53,7 @@ impl Telling {
                 under_way.insert(*operation, format!("{action} {uid}"));
             }
             Happened::Ends { operation, .. } => {
-                if under_way.remove(operation).is_some() {
-                    bar.inc(1);
-                }
+                bar.inc(u64::from(under_way.remove(operation).is_some()));
             }
             _ => {}
         }
