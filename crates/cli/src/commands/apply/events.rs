@@ -52,11 +52,7 @@ impl Telling {
             Happened::Begins { operation, uid, action, .. } => {
                 under_way.insert(*operation, format!("{action} {uid}"));
             }
-            Happened::Ends { operation, .. } => {
-                if under_way.remove(operation).is_some() {
-                    bar.inc(1);
-                }
-            }
+            Happened::Ends { operation, .. } if under_way.remove(operation).is_some() => bar.inc(1),
             _ => {}
         }
         bar.set_message(under_way.values().cloned().collect::<Vec<_>>().join(", "));
