@@ -121,7 +121,7 @@ async fn a_lost_cluster_is_made_anew_with_the_same_numbers_and_configuration() {
 
 /// Bound guests block the plan until they are released; what is there is not. The audit log goes on where it was begun, and nowhere else.
 ///
-/// Seen failing with: a release that leaves bindings, or takes those of guests that are there; a log elsewhere that is told as one cut off.
+/// Seen failing with: a release that takes the bindings of guests that are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_cluster_that_was_bound_is_made_anew_under_its_own_name() {
     let db = fresh().await;

@@ -86,6 +86,9 @@ impl Release {
             let stays = match (live.guests.get(vmid), live.unread.get(vmid)) {
                 (Some(guest), _) if binding.is_of(&id, guest) => Some("it is there".to_owned()),
                 (_, Some(reason)) => Some(format!("it can't be read: {reason}")),
+                (None, None) if !live.would_see(*vmid) => Some(format!(
+                    "the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"
+                )),
                 _ => None,
             };
             match stays {

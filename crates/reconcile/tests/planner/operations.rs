@@ -59,7 +59,7 @@ fn each_change_has_its_operation_and_effect() {
     assert_eq!((plan.operations[0].effect, plan.restarts), (Effect::Hot, 0));
 }
 
-/// Seen failing with: disks that are never plugged; a `hotplug` that is not asked; a balloon that always restarts, or never does.
+/// Seen failing with: disks that are never plugged.
 #[test]
 fn what_is_plugged_into_a_running_guest_restarts_nothing() {
     let new = |key: &str| json!({ key: { "storage": "lvm", "size": "8G" } });
