@@ -92,11 +92,11 @@ async fn what_the_graph_runs_on_is_not_taken_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_told_to_end_follows_what_it_sent_and_can_be_gone_on_with() {
     let bench = Bench::new().await;
-    let other = json!({ "tags": ["two"], "depends_on": ["vm-100"] });
-    bench.desire(&[(100, json!({ "tags": ["one"] })), (102, other)]).await;
+    // One after the other: they are of one guest.
+    bench.desire(&[(100, json!({ "scsi0": { "size": "9G" }, "tags": ["one"] }))]).await;
     bench.plan().await;
     let slow = Fault::Latency(Duration::from_secs(4));
-    bench.server.faults().add(FaultRule::at("/qemu/", slow).method("PUT").times(1));
+    bench.server.faults().add(FaultRule::at("/qemu/100/resize", slow).method("PUT").times(1));
     let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     while !bench.journal().iter().any(|line| line["state"] == "intent") {
@@ -110,6 +110,6 @@ async fn a_run_that_is_told_to_end_follows_what_it_sent_and_can_be_gone_on_with(
     let err = String::from_utf8_lossy(&ended.stderr);
     assert!(err.contains("nothing more is sent") && err.contains("pvegraph resume"), "{err}");
     bench.rig.run(&["resume"]).await.ended(0);
-    assert!(bench.option(100, "tags").contains("one") && bench.option(102, "tags").contains("two"));
+    assert!(bench.option(100, "tags").contains("one") && bench.option(100, "scsi0").contains("size=9G"));
     bench.server.shutdown().await;
 }

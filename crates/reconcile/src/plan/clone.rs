@@ -39,6 +39,14 @@ pub(super) fn is_linked(operation: &Operation) -> bool {
     calls.filter_map(|request| request.set.get("full")).any(|full| full.to_string() == "0")
 }
 
+/// Why a copy waits for another plan: the guest that it is copied from is desired, and not there yet.
+pub(super) fn waits(input: &Input<'_>, guest: &Guest) -> Option<String> {
+    let vmid = input.desired.source(guest.clone_of.as_ref()?)?;
+    let source = input.desired.guests.values().find(|other| other.vmid == Some(vmid) && !other.tombstone)?;
+    let is_there = input.around.listed.contains_key(&vmid);
+    (!is_there).then(|| format!("{} is made first: plan again after that", source.label()))
+}
+
 /// The guest that is copied.
 pub(super) fn source<'a>(
     input: &Input<'a>,

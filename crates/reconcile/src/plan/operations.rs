@@ -56,6 +56,10 @@ pub(super) fn of(
         if let Some(forbidden) = guard::gone(bound_to(input.bindings, &guest.uid)) {
             return Err(forbidden);
         }
+        if let Some(text) = super::clone::waits(input, guest) {
+            let postponed = vec![Problem::new(guest.label(), "clone.from", text).into()];
+            return Ok(Found { operations: Vec::new(), postponed });
+        }
         return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
     };
     guard::own_volumes(guest)?;

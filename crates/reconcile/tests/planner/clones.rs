@@ -132,6 +132,30 @@ fn a_snapshot_is_copied_as_it_was() {
     assert!(calls[0].contains("snapname=before") && calls.len() == 2, "{calls:?}");
 }
 
+/// An estate that is made anew has its templates first.
+///
+/// Seen failing with: a copy that is refused because what it is copied from is not there.
+#[test]
+fn a_copy_of_what_is_desired_and_not_there_yet_waits_for_the_next_plan() {
+    let golden = json!({ "uid": "golden", "vmid": 150, "node": "pve1", "template": true,
+        "scsi0": { "storage": "lvm", "size": "4G" } });
+    let web = json!({ "uid": "web", "node": "pve1", "clone": { "from": "golden" } });
+    let desired = whole(json!({ "templates": { "golden": { "vmid": 150 } }, "vms": [golden, web] }));
+    let mut estate = Estate::new(desired, &[]);
+    estate.bindings.clear();
+    let plan = estate.plan();
+    assert_eq!(blocked(&plan), "");
+    let uids: BTreeSet<&str> = plan.operations.iter().map(|operation| operation.uid.as_str()).collect();
+    assert_eq!(uids, BTreeSet::from(["golden"]), "{:?}", plan.operations);
+    let [postponed] = plan.postponed.as_slice() else { panic!("{:?}", plan.postponed) };
+    let told = postponed.to_string();
+    assert!(
+        told.contains("web")
+            && told.contains("`clone.from`")
+            && told.contains("golden (guest 150) is made first")
+    );
+}
+
 /// What is otherwise than in the usual estate.
 type Change<'a> = &'a dyn Fn(&mut Estate);
 
