@@ -137,7 +137,7 @@ fn a_snapshot_is_copied_as_it_was() {
 /// Seen failing with: a copy that is refused because what it is copied from is not there.
 #[test]
 fn a_copy_of_what_is_desired_and_not_there_yet_waits_for_the_next_plan() {
-    let golden = json!({ "uid": "golden", "vmid": 150, "node": "pve1", "template": true,
+    let golden = json!({ "uid": "golden", "vmid": 150, "node": "pve1",
         "scsi0": { "storage": "lvm", "size": "4G" } });
     let web = json!({ "uid": "web", "node": "pve1", "clone": { "from": "golden" } });
     let desired = whole(json!({ "templates": { "golden": { "vmid": 150 } }, "vms": [golden, web] }));

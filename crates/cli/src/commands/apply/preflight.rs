@@ -204,7 +204,7 @@ pub async fn approver(
         return Ok(Ok((NOBODY.to_owned(), plan.expires_at)));
     }
     let mend = if auto {
-        "a plan that deletes guests, or takes one back to a snapshot, is not for --auto-approve"
+        "a plan that deletes guests, takes one back to a snapshot or makes one a template is not for --auto-approve"
     } else {
         "or add --auto-approve where nobody else need look at it"
     };
