@@ -96,7 +96,7 @@ async fn a_run_that_is_told_to_end_follows_what_it_sent_and_can_be_gone_on_with(
     bench.desire(&[(100, json!({ "scsi0": { "size": "9G" }, "tags": ["one"] }))]).await;
     bench.plan().await;
     let slow = Fault::Latency(Duration::from_secs(4));
-    bench.server.faults().add(FaultRule::at("/qemu/100/resize", slow).method("PUT").times(1));
+    bench.server.faults().add(FaultRule::at("/nodes/pve1/qemu/100/resize", slow).method("PUT").times(1));
     let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     while !bench.journal().iter().any(|line| line["state"] == "intent") {
