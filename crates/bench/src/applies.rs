@@ -28,7 +28,7 @@ impl Bench {
         for number in 1..=self.runs {
             desired.change().await;
             let (_, operations) = desired.program.plan(&desired.simulators).await?;
-            desired.expect(operations)?;
+            desired.check_plan(operations)?;
             let run = desired.program.apply(&desired.simulators).await?;
             let seconds = run.usage.wall_seconds;
             say(&format!("  round {number}: {operations} operations in {seconds:.1} s"));

@@ -69,7 +69,7 @@ impl DesiredEstate {
     ///
     /// # Errors
     /// It has another number of them.
-    pub fn expect(&self, operations: usize) -> Result<(), Problem> {
+    pub fn check_plan(&self, operations: usize) -> Result<(), Problem> {
         let marked = self.vmids.len();
         if operations == marked {
             return Ok(());

@@ -22,7 +22,7 @@ impl Bench {
         for number in 1..=self.runs {
             let (run, operations) = desired.program.plan(&desired.simulators).await?;
             say(&format!("  round {number}: {operations} operations in {:.1} s", run.usage.wall_seconds));
-            desired.expect(operations)?;
+            desired.check_plan(operations)?;
             rounds.push(run);
         }
         Ok(Plans { estate: desired.estate, seed: self.seed, operations: changed, rounds })

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use pve_sim::{Answer, GuestSpec, Power, Principal, World, WorldSpec};
+use pve_sim::{GuestSpec, Power, World, WorldSpec};
 use serde_json::{Value, json};
 
-const ROOT: &str = "root@pam";
+#[path = "support/calls.rs"]
+mod calls;
+
+use calls::{ROOT, call, ok};
 
 fn world() -> World {
     let world = World::generate(&WorldSpec::new("rig", 2, 0, 3));
@@ -15,16 +18,6 @@ fn world() -> World {
         .unwrap();
     world.add_guest(GuestSpec::lxc(200, "ct").node("pve1").disk("rootfs", "local-lvm", 4, "")).unwrap();
     world
-}
-
-fn call(world: &World, who: &str, method: &str, path: &str, parameters: &[(&str, &str)]) -> Answer {
-    world.request(&Principal::parse(who), method, path, parameters)
-}
-
-fn ok(world: &World, method: &str, path: &str, parameters: &[(&str, &str)]) -> Value {
-    let answer = call(world, ROOT, method, path, parameters);
-    assert!(answer.is_ok(), "{method} {path}: {answer:?}");
-    answer.body.to_json()["data"].clone()
 }
 
 fn refused(world: &World, method: &str, path: &str, parameters: &[(&str, &str)]) -> (u16, String) {

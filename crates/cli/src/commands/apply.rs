@@ -51,7 +51,7 @@ pub struct Apply {
     #[arg(value_name = "PLANFILE")]
     plan: PathBuf,
 
-    /// Go on without an approval; not with a plan that deletes guests or disks, takes a guest back to a snapshot or makes it a template
+    /// Go on without an approval; not with a plan that deletes guests, takes one back to a snapshot or makes one a template
     #[arg(long)]
     auto_approve: bool,
 
