@@ -858,7 +858,7 @@ async fn an_odd_answer_about_a_jobs_volumes() {
 // --- The store ---
 
 async fn neo4j() -> (Synced, pvegraph_testkit::Exclusive) {
-    let db = pvegraph_testkit::fresh().await;
+    let db = pvegraph_testkit::emptied().await;
     (Synced::new(&Graph::Neo4j((*db).clone())).await, db)
 }
 
@@ -932,7 +932,7 @@ async fn migrations_of_a_newer_program() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pending_migrations() {
-    let db = pvegraph_testkit::fresh().await;
+    let db = pvegraph_testkit::emptied().await;
     let it = Synced::new(&Graph::Neo4j((*db).clone())).await;
     let newest = "MATCH (m:PvegraphMigration) WITH m ORDER BY m.version DESC LIMIT 1";
     let count = db.cypher("MATCH (m:PvegraphMigration) RETURN count(m) AS count", json!({})).await;

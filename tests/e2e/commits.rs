@@ -16,7 +16,7 @@ use pvegraph_graph::neo4j::Neo4jStore;
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
 use pvegraph_sync::run::{Options, Outcome, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::{emptied, fresh};
 use serde_json::Value;
 
 use crate::contract::neo4j;
@@ -173,7 +173,7 @@ fn lose_a_node(world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_commit_shows_a_guest_without_its_node_or_a_volume_without_its_guest() {
     let seed = seed();
-    let db = fresh().await;
+    let db = emptied().await;
     let (estate, _rig) = Estate::new(&db, seed, MANY).await;
     estate.server.faults().clear();
     let mut commits = Vec::new();
@@ -231,7 +231,7 @@ async fn a_run_cut_off_after_any_commit_is_completed_by_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_beside_a_real_run_never_sees_a_half_of_it() {
     let seed = seed();
-    let db = fresh().await;
+    let db = emptied().await;
     let (estate, rig) = Estate::new(&db, seed, MANY).await;
     for what in ["first run", "changed", "swept"] {
         match what {

@@ -17,7 +17,7 @@ use pvegraph_graph::labels::key_of;
 use pvegraph_graph::neo4j::{DEFAULT_MAX_CONNECTIONS, Neo4jConfig, Neo4jStore, StoreTimeouts};
 use pvegraph_graph::reports::{self, Report};
 use pvegraph_graph::{Dialect, Rows, Statement, Store};
-use pvegraph_testkit::{Neo4jServer, fresh, recordings_dir};
+use pvegraph_testkit::{Neo4jServer, emptied, recordings_dir};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Graph, LABELS, Ran, Rig};
@@ -238,7 +238,7 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Self {
-        let db = fresh().await;
+        let db = emptied().await;
         let rigs = [Rig::new(&Graph::Neo4j((*db).clone())), Rig::new(&Graph::Embedded)];
         Self { db, rigs, runs: Default::default(), rows: BTreeMap::new() }
     }
@@ -429,7 +429,7 @@ async fn the_recorded_estate_is_the_same_graph_in_both_stores() {
 /// Values that no ordinary estate has: what a report divides by, compares with or sorts by is zero, absent, or odd.
 #[tokio::test]
 async fn reports_agree_on_odd_values() {
-    let db = fresh().await;
+    let db = emptied().await;
     let rig = Rig::new(&Graph::Embedded);
     let stores: [Box<dyn Store>; 2] = [Box::new(neo4j(&db)), Box::new(embedded(&rig, Mode::Write))];
     for store in &stores {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pve_sim::{ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::{Neo4jServer, Settings, fresh};
+use pvegraph_testkit::{Neo4jServer, Settings, emptied};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,7 +71,7 @@ fn through(server: &Neo4jServer, estate: &Estate, settings: &str) -> Rig {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_server_is_waited_for_and_one_that_stands_still_is_given_up() {
     let seed = seed();
-    let db = fresh().await;
+    let db = emptied().await;
     let (estate, rig) = Estate::new(&db, seed, GUESTS).await;
     let before = estate.begin(&db, Start::Changed).await;
     rig.sync(0).await;
@@ -147,7 +147,7 @@ async fn a_server_without_memory_is_named_and_what_is_there_stays() {
 async fn a_large_estate_fits_through_a_small_server() {
     let seed = seed();
     let guests = times(600, 20_000);
-    let db = fresh().await;
+    let db = emptied().await;
     // One node: as many guests in a listing as there can be.
     let world = World::generate(&WorldSpec::new("rig", 1, guests, seed));
     nothing_paused(&world);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pve_sim::{Fault, FaultRule, GuestSpec, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::emptied;
 use serde_json::{Map, Value, json};
 
 use crate::on_both_stores;
@@ -128,7 +128,7 @@ on_both_stores!(reused => a_reused_vmid_is_another_node);
 /// fail: let `unchanged` in `sync/src/unchanged.rs` compare nothing, so that every known guest is one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_removed_by_hand_comes_back() {
-    let db = fresh().await;
+    let db = emptied().await;
     let server = serve("rig", 100).await;
     let rig = rig(&Graph::Neo4j((*db).clone()), &[(None, &server)]);
     rig.sync(0).await;

@@ -130,10 +130,14 @@ fn all(state: &str, applied: bool) -> Vec<(u64, String, bool)> {
 
 async fn migrations_make_what_the_tables_demand(graph: &Graph) {
     let rig = Rig::new(graph);
-    if let Graph::Embedded = graph {
-        // A file that is not there is no graph, and reading does not make it one.
-        rig.run(&["migrate", "status"]).await.ended(14).says(&["graph.kgl", "there is no such file"]);
-        rig.run(&["migrate", "down", "--to", "0", "--yes"]).await.ended(0);
+    match graph {
+        // Not even the schema of the test before.
+        Graph::Neo4j(server) => server.wipe().await,
+        Graph::Embedded => {
+            // A file that is not there is no graph, and reading does not make it one.
+            rig.run(&["migrate", "status"]).await.ended(14).says(&["graph.kgl", "there is no such file"]);
+            rig.run(&["migrate", "down", "--to", "0", "--yes"]).await.ended(0);
+        }
     }
     assert_eq!(status(&rig).await, all("pending", false));
     for _ in 0..2 {

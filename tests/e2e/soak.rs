@@ -20,7 +20,7 @@ use pvegraph_graph::lease::Holder;
 use pvegraph_graph::runs::RUNS_KEPT;
 use pvegraph_sync::run::{Options, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
-use pvegraph_testkit::{How, Neo4jServer, fresh};
+use pvegraph_testkit::{How, Neo4jServer, emptied};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -65,7 +65,7 @@ const COUNTS: &str = "MATCH (r:ProxmoxSyncRun) WITH count(r) AS runs, count(r.fi
 async fn after_each_of_many_syncs_the_graph_is_the_world() {
     let seed = seed();
     let runs = times(50, 500);
-    let db = fresh().await;
+    let db = emptied().await;
     let world = World::generate(&WorldSpec::new("rig", NODES, GUESTS, seed));
     changes::nothing_paused(&world);
     let server = SimServer::start(world, SimOptions::default()).await.unwrap();

@@ -279,7 +279,7 @@ pub const METRICS: [&str; 9] = [
     "lastupdated",
 ];
 
-/// Both stores: the shared server, wiped and kept for the caller, and a file.
+/// Both stores: the shared server, emptied and kept for the caller, and a file.
 #[macro_export]
 macro_rules! on_both_stores {
     ($(#[$meta:meta])* $name:ident => $test:path) => {
@@ -288,7 +288,7 @@ macro_rules! on_both_stores {
             $(#[$meta])*
             #[tokio::test(flavor = "multi_thread")]
             async fn on_neo4j() {
-                let db = pvegraph_testkit::fresh().await;
+                let db = pvegraph_testkit::emptied().await;
                 $test(&$crate::support::Graph::Neo4j((*db).clone())).await;
             }
             $(#[$meta])*

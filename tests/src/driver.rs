@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use neo4rs::{BoltMap, BoltString, BoltType, ConfigBuilder, Error, Graph, Query};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Neo4jServer;
 
@@ -36,6 +36,11 @@ impl CypherError {
         };
         let login = matches!(error, Error::AuthenticationError(_));
         Self { code, message, statement: statement.to_owned(), login }
+    }
+
+    /// The server says that the same may work a moment later: a deadlock, a lock that was not got.
+    pub fn is_transient(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| code.starts_with("Neo.TransientError."))
     }
 
     /// The server refused name and password.
@@ -95,20 +100,42 @@ impl Neo4jServer {
         }
     }
 
-    /// Makes the database fresh: deletes every node and relationship, drops every constraint and every index but the
-    /// two that each database is made with. Hold [`exclusive`](crate::exclusive) on the shared server meanwhile.
+    /// Deletes every node and relationship. Hold [`exclusive`](crate::exclusive) on the shared server meanwhile.
     ///
     /// # Panics
     /// When the server refuses.
-    pub async fn wipe(&self) {
+    pub async fn delete_all(&self) {
         let batch = serde_json::json!({ "batch": WIPE_BATCH });
         // Relationships first: a node may have more of them than a transaction holds.
         for delete in [
             "MATCH ()-[r]->() WITH r LIMIT $batch DELETE r RETURN count(*) AS deleted",
             "MATCH (n) WITH n LIMIT $batch DETACH DELETE n RETURN count(*) AS deleted",
         ] {
-            while self.cypher(delete, batch.clone()).await[0]["deleted"].as_i64() != Some(0) {}
+            while self.deleted(delete, batch.clone()).await != Some(0) {}
         }
+    }
+
+    /// Deletes a batch; again where the transaction of a program that was just killed is still in the way.
+    async fn deleted(&self, delete: &str, batch: Value) -> Option<i64> {
+        let end = Instant::now() + STATEMENT_TIMEOUT;
+        loop {
+            match self.try_cypher(delete, batch.clone()).await {
+                Ok(rows) => return rows[0]["deleted"].as_i64(),
+                Err(error) if error.is_transient() && Instant::now() < end => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Makes the database fresh: [`delete_all`](Self::delete_all), and drops every constraint and every index but the two that each
+    /// database is made with.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn wipe(&self) {
+        self.delete_all().await;
         for (kind, list) in [
             ("CONSTRAINT", "SHOW CONSTRAINTS YIELD name"),
             ("INDEX", "SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'"),

@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! # async fn test() {
-//! let db = pvegraph_testkit::fresh().await; // the shared server, wiped; other tests wait until `db` is dropped
+//! let db = pvegraph_testkit::emptied().await; // the shared server without data; other tests wait until `db` is dropped
 //! db.cypher("CREATE (:ProxmoxCluster {id: $id})", serde_json::json!({ "id": "rig" })).await;
 //! let rows = db.cypher("MATCH (c:ProxmoxCluster) RETURN c.id AS id", serde_json::Value::Null).await;
 //! assert_eq!(rows, [serde_json::json!({ "id": "rig" })]);
@@ -27,4 +27,4 @@ mod server;
 
 pub use driver::CypherError;
 pub use recordings::recordings_dir;
-pub use server::{Exclusive, How, Neo4jServer, OwnedServer, Settings, exclusive, fresh, neo4j};
+pub use server::{Exclusive, How, Neo4jServer, OwnedServer, Settings, emptied, exclusive, fresh, neo4j};

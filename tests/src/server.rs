@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -205,12 +206,33 @@ pub async fn exclusive() -> Exclusive {
     Exclusive { server: neo4j(), _lock: lock }
 }
 
-/// [`exclusive`], wiped.
+/// May the shared server have a schema that the program under test does not make? So it may until it was wiped, and after a test
+/// that took it wiped, which may have made any.
+static ODD_SCHEMA: AtomicBool = AtomicBool::new(true);
+
+/// [`exclusive`], without data. What the program's migrations made before may still be there: to make it takes several seconds, and they
+/// take it as it is. For tests whose schema is the program's own; any other takes [`fresh`].
+///
+/// # Panics
+/// As [`neo4j`], and when the server refuses.
+pub async fn emptied() -> Exclusive {
+    let server = exclusive().await;
+    if ODD_SCHEMA.load(Ordering::Relaxed) {
+        server.wipe().await;
+        ODD_SCHEMA.store(false, Ordering::Relaxed);
+    } else {
+        server.delete_all().await;
+    }
+    server
+}
+
+/// [`exclusive`], wiped: neither data nor schema.
 ///
 /// # Panics
 /// As [`neo4j`], and when the wipe fails.
 pub async fn fresh() -> Exclusive {
     let server = exclusive().await;
+    ODD_SCHEMA.store(true, Ordering::Relaxed);
     server.wipe().await;
     server
 }

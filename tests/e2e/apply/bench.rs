@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::{Exclusive, Neo4jServer, fresh};
+use pvegraph_testkit::{Exclusive, Neo4jServer, emptied};
 use serde_json::{Value, json};
 
 use crate::support::{Graph, Ran, Rig};
@@ -25,7 +25,7 @@ pub fn vm(vmid: i64) -> String {
 impl Bench {
     /// The estate with a mark on each guest, put there by an apply.
     pub async fn new() -> Self {
-        let shared = fresh().await;
+        let shared = emptied().await;
         let bench = Self::on((*shared).clone()).await;
         Self { _shared: Some(shared), ..bench }
     }

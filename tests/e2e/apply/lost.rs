@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use pve_sim::{GuestSpec, Power, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::emptied;
 use serde_json::{Value, json};
 
 use crate::support::{Graph, Rig};
@@ -77,7 +77,7 @@ fn with_template(rig: &Rig) -> (String, Value) {
 /// Seen failing with: guests that are made without their network interfaces.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_cluster_is_made_anew_with_the_same_numbers_and_configuration() {
-    let db = fresh().await;
+    let db = emptied().await;
     let rig = |name: &str, server: &SimServer| {
         let token = server.world().unwrap().credential(ROOT_TOKEN);
         let mut rig = Rig::new(&Graph::Neo4j((*db).clone())).cluster(Some(name), server, token.as_ref());
@@ -124,7 +124,7 @@ async fn a_lost_cluster_is_made_anew_with_the_same_numbers_and_configuration() {
 /// Seen failing with: a release that takes the bindings of guests that are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_cluster_that_was_bound_is_made_anew_under_its_own_name() {
-    let db = fresh().await;
+    let db = emptied().await;
     let server = SimServer::start(fleet(), SimOptions::default()).await.unwrap();
     let token = server.world().unwrap().credential(ROOT_TOKEN);
     let mut rig = Rig::new(&Graph::Neo4j((*db).clone())).cluster(Some("fleet"), &server, token.as_ref());

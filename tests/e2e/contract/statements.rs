@@ -14,7 +14,7 @@ use pvegraph_graph::reports;
 use pvegraph_graph::runs::{Counts, RUNS_KEPT, Run};
 use pvegraph_graph::{Statement, Store, StoreError};
 use pvegraph_inventory::{ClusterId, Collector, Completeness, Scopes};
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::emptied;
 use serde_json::{Value, json};
 
 use super::{assert_same, bag, embedded, neo4j, whole};
@@ -65,7 +65,7 @@ impl Both<'_> {
 
 /// Opens both, empty but for the schema, and runs the test.
 async fn on_both(test: impl AsyncFn(Both<'_>)) {
-    let db = fresh().await;
+    let db = emptied().await;
     let rig = Rig::new(&Graph::Embedded);
     let (neo4j, embedded) = (neo4j(&db), embedded(&rig, Mode::Write));
     migrate(&neo4j).await;

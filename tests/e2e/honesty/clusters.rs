@@ -3,7 +3,7 @@
 //! Seen failing with: the `cluster_id` left out of the statement that finds untouched guests.
 
 use pve_sim::{Fault, FaultRule, ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::emptied;
 
 use super::estate::{Whole, flat};
 use crate::support::{Graph, Rig};
@@ -30,7 +30,7 @@ fn remove_two(server: &SimServer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn item_1_a_second_cluster_leaves_the_first_alone() {
-    let db = fresh().await;
+    let db = emptied().await;
     let (one, two) = (serve("one").await, serve("two").await);
     let credential = |server: &SimServer| server.world().unwrap().credential(ROOT_TOKEN);
     let rig = Rig::new(&Graph::Neo4j((*db).clone()))

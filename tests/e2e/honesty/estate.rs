@@ -9,7 +9,7 @@ use pve_sim::{
     Usage, World, WorldSpec,
 };
 use pvegraph_graph::neo4j::Neo4jStore;
-use pvegraph_testkit::{Exclusive, fresh};
+use pvegraph_testkit::{Exclusive, emptied};
 use serde_json::{Map, Value, json};
 
 use crate::contract::neo4j;
@@ -236,7 +236,7 @@ impl Estate {
 
     /// The same under this configured name, or none.
     pub async fn named(name: Option<&str>) -> Self {
-        let db = fresh().await;
+        let db = emptied().await;
         let server = SimServer::start(world(), SimOptions::default()).await.unwrap();
         let world = server.world().unwrap();
         let (guest, disk, job, storage) = world.read(|state| {

@@ -3,7 +3,7 @@
 //! Seen failing with: `Guard::check` that always allows.
 
 use pve_sim::{ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
-use pvegraph_testkit::fresh;
+use pvegraph_testkit::emptied;
 use serde_json::json;
 
 use crate::support::{Graph, Rig};
@@ -13,7 +13,7 @@ const SEED: u64 = 20_261_132;
 #[tokio::test(flavor = "multi_thread")]
 async fn item_10_the_guard_stops_says_why_and_is_passed_by_an_option() {
     println!("seed {SEED}");
-    let db = fresh().await;
+    let db = emptied().await;
     let world = World::generate(&WorldSpec::new("rig", 3, 30, SEED));
     let server = SimServer::start(world, SimOptions::default()).await.unwrap();
     let world = server.world().unwrap();

@@ -414,7 +414,7 @@ async fn scopes_are_refused_where_they_can_not_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_was_made_without_a_number_is_found_by_its_binding() {
-    let db = pvegraph_testkit::fresh().await;
+    let db = pvegraph_testkit::emptied().await;
     let (server, rig, _) = managed(&Graph::Neo4j((*db).clone())).await;
     db.cypher("MATCH (v:DesiredVM {uid: 'vm-500'}) REMOVE v.vmid", json!({})).await;
     rig.run(&["drift"]).await.ended(0);

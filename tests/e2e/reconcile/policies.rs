@@ -92,7 +92,7 @@ on_both_stores!(failing => a_policy_that_fails_denies_and_one_that_warns_is_show
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_by_hand_is_checked_and_never_passed_over() {
-    let db = pvegraph_testkit::fresh().await;
+    let db = pvegraph_testkit::emptied().await;
     let (server, rig, _) = managed(&Graph::Neo4j((*db).clone())).await;
     desire(&rig, &[(500, json!({ "name": "new" }))]).await;
     for (hand, words) in [
