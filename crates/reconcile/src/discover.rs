@@ -7,7 +7,7 @@ use pvegraph_inventory::{ClusterId, GuestType};
 use crate::canonical::{Canonical, Kind, Managed, TagStyle, find, is_disk};
 use crate::desired::{Desired, Guest, default_uid};
 use crate::document::Power;
-use crate::live::{Live, LiveGuest};
+use crate::live::LiveGuest;
 
 /// What is left out of what is discovered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,16 +18,20 @@ pub struct Omit {
     pub placement: bool,
 }
 
-/// The desired state of a cluster as it is, and what could not be taken over: guest and option, with the reason.
-pub fn discovered(cluster: &ClusterId, live: &Live, omit: Omit) -> (Desired, Vec<String>) {
+/// The desired state of a cluster whose guests are these, and what could not be taken over: guest and option, with the reason.
+pub fn discovered(
+    cluster: &ClusterId,
+    guests: &BTreeMap<i64, LiveGuest>,
+    omit: Omit,
+) -> (Desired, Vec<String>) {
     let mut left_out = Vec::new();
-    let mut guests = BTreeMap::new();
-    for guest in live.guests.values() {
-        let (found, more) = guest_as_desired(guest, omit);
+    let mut found = BTreeMap::new();
+    for guest in guests.values() {
+        let (desired, more) = guest_as_desired(guest, omit);
         left_out.extend(more.into_iter().map(|text| format!("guest {}: {text}", guest.vmid)));
-        guests.insert(found.uid.clone(), found);
+        found.insert(desired.uid.clone(), desired);
     }
-    let desired = Desired { cluster: cluster.clone(), node: None, guests, sections: BTreeMap::new() };
+    let desired = Desired { cluster: cluster.clone(), node: None, guests: found, sections: BTreeMap::new() };
     (desired, left_out)
 }
 

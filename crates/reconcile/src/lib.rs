@@ -2,7 +2,7 @@
 //!
 //! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
 //! [`diff`] (what differs), [`scope`] and [`marker`] (what may be touched), [`plan`] (what would be done), [`after`] (the estate then), [`rollback`] (the way back) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
-//! clusters, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan. [`apply`] alone changes a cluster,
+//! clusters, [`recorded`] tells what a sync had seen of one, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan. [`apply`] alone changes a cluster,
 //! with [`journal`] and [`audit`].
 
 pub mod adopt;
@@ -23,6 +23,7 @@ pub mod marker;
 pub mod own;
 pub mod plan;
 pub mod policy;
+pub mod recorded;
 pub mod rollback;
 pub mod scope;
 pub mod stored;
