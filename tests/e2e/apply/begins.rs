@@ -42,6 +42,37 @@ async fn a_plan_is_for_one_run() {
     bench.server.shutdown().await;
 }
 
+/// They are as alike as two plans can be, and the second one is applied as well.
+///
+/// Seen failing with: plans without a nonce: the second one had been applied already.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_plans_of_one_second_are_two_plans() {
+    let bench = Bench::new().await;
+    bench.desire(&[(100, json!({ "tags": ["web"] }))]).await;
+    let plans = loop {
+        let mut both = ["plan.json", "second.json"].map(|file| bench.rig.command(&["plan", "--out", file]));
+        let [one, other] = &mut both;
+        let (one, other) = tokio::join!(one.output(), other.output());
+        assert!(one.unwrap().status.success() && other.unwrap().status.success());
+        let read = |file: &str| -> serde_json::Value {
+            serde_json::from_str(&fs::read_to_string(bench.rig.dir.path().join(file)).unwrap()).unwrap()
+        };
+        let plans = [read("plan.json"), read("second.json")];
+        if plans[0]["plan"]["made_at"] == plans[1]["plan"]["made_at"] {
+            break plans;
+        }
+    };
+    assert_eq!(plans[0]["plan"]["operations"], plans[1]["plan"]["operations"]);
+    let tags = bench.option(100, "tags");
+    bench.apply(&[]).await.ended(0);
+    // All that the plans know of the guest is true again.
+    bench.world().set_config(100, "tags", tags.as_str()).unwrap();
+    bench.apply(&[]).await.ended(7).says(&["applied already"]);
+    bench.rig.run(&["apply", "second.json", "--auto-approve"]).await.ended(0);
+    assert!(bench.option(100, "tags").contains("web"));
+    bench.server.shutdown().await;
+}
+
 /// Seen failing with: policies of which only the text is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_are_asked_of_the_estate_as_it_is_by_then() {

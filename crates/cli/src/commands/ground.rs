@@ -75,6 +75,11 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// What no other plan has; see [`Plan::nonce`].
+pub fn nonce() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 /// The SMBIOS UUID of the machine that this program runs on. The kernel tells it to root alone; a container has none of its own.
 pub fn this_machine() -> Option<String> {
     let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").ok()?;
