@@ -92,6 +92,65 @@ async fn policies_are_asked_of_the_estate_as_it_is_by_then() {
     bench.server.shutdown().await;
 }
 
+/// Seen failing with: a version that nobody looks at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_not_known_is_refused() {
+    let bench = Bench::new().await;
+    bench.desire(&[(100, json!({ "tags": ["web"] }))]).await;
+    let before = bench.guests();
+    let says = |version: &str| {
+        bench.server.faults().clear();
+        let told = Fault::Replace { pointer: "/data/version".to_owned(), value: json!(version) };
+        bench.server.faults().add(FaultRule::at("/version", told));
+    };
+    for (version, mend) in [("7.4-17", "update the cluster"), ("10.0.1", "newer")] {
+        says(version);
+        bench.plan().await.says(&["the cluster: `version`", version, mend]);
+        bench.apply(&[]).await.ended(6).says(&[version, mend, "--any-version", "nothing was changed"]);
+    }
+    assert_eq!(bench.guests(), before);
+    says("9.0.3");
+    assert!(!bench.plan().await.err.contains("version"));
+    says("10.0.1");
+    bench.apply(&["--any-version"]).await.ended(0).says(&["10.0.1"]);
+    assert!(bench.option(100, "tags").contains("web"));
+    bench.server.shutdown().await;
+}
+
+/// Policies read the graph, which has the estate as the last sync saw it. Without policies nothing is asked of it.
+///
+/// Seen failing with: an age that nobody asks for; partial syncs that count.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_not_asked_of_a_graph_that_is_too_old() {
+    let mut bench = Bench::new().await;
+    bench.rig.settings.push_str("max_inventory_age = \"2h\"\n");
+    bench.desire(&[(100, json!({ "tags": ["web"] }))]).await;
+    let aged = "MATCH (r:ProxmoxSyncRun) SET r.started_at = r.started_at - 10800";
+    bench.db().cypher(aged, json!({})).await;
+    let words = ["3 h ago", "`max_inventory_age` in [apply] is 2 h", "pvegraph sync"];
+    bench.plan().await.says(&words).says(&["the cluster: `sync`"]);
+    bench.apply(&[]).await.ended(0).says(&words);
+
+    bench.rig.run(&["policy", "import", "anti-affinity"]).await.ended(0);
+    bench.desire(&[(100, json!({ "tags": ["db"] }))]).await;
+    bench.plan().await.says(&words);
+    let before = bench.guests();
+    bench.apply(&[]).await.ended(7).says(&words).says(&["policies", "nothing was changed"]);
+    // One that did not see all of it proves nothing; nor does none.
+    let fault = Fault::Status { status: 500, reason: "got timeout".to_owned() };
+    bench.server.faults().add(FaultRule::at("/nodes/pve1/lxc", fault));
+    bench.rig.sync(3).await;
+    bench.server.faults().clear();
+    bench.apply(&[]).await.ended(7).says(&words);
+    bench.db().cypher("MATCH (r:ProxmoxSyncRun) DETACH DELETE r", json!({})).await;
+    bench.apply(&[]).await.ended(7).says(&["no sync", "pvegraph sync"]);
+    assert_eq!(bench.guests(), before);
+    bench.rig.sync(0).await;
+    bench.apply(&[]).await.ended(0);
+    assert!(bench.option(100, "tags").contains("db"));
+    bench.server.shutdown().await;
+}
+
 /// Seen failing with: guests of which nobody asks whether they are needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_graph_runs_on_is_not_taken_down() {
