@@ -147,11 +147,14 @@ pub struct SyncSettings {
 }
 
 /// What changing clusters needs.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplySettings {
     directory: Option<PathBuf>,
     audit_key_file: Option<PathBuf>,
+    /// How old the last whole sync may be where policies are asked.
+    #[serde(deserialize_with = "duration")]
+    pub max_inventory_age: Duration,
 }
 
 impl ApplySettings {
@@ -276,7 +279,6 @@ struct Raw {
     #[serde(default)]
     clusters: Vec<RawCluster>,
     sync: SyncSettings,
-    #[serde(default)]
     apply: ApplySettings,
 }
 

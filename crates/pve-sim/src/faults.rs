@@ -46,6 +46,13 @@ pub enum Fault {
     Jitter(Duration),
     /// The request is done, and then the connection is closed without an answer.
     LoseAnswer,
+    /// The request is done, and then an error is answered instead, with PVE's JSON body.
+    StatusAfter {
+        /// The HTTP status.
+        status: u16,
+        /// The reason phrase, and the body's message.
+        reason: String,
+    },
     /// Just before the request is looked at, somebody else takes the number that it asks for (`newid`, else `vmid`).
     TakeVmid,
 }

@@ -377,6 +377,7 @@ async fn respond(
             Fault::Body(bytes) => {
                 answer = Answer { body: Body::Spelt(bytes.clone()), ..Answer::ok(json!(null)) }
             }
+            Fault::StatusAfter { status, reason } => answer = Answer::error(*status, reason.clone()),
             Fault::Truncate(length) => return Ok(truncated(answer, *length)),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! Desired state of guests, and what the clusters have instead.
 //!
 //! The core is pure: [`canonical`] (one form for each option), [`document`] (what a file says), [`desired`] (what it means),
-//! [`diff`] (what differs), [`scope`] and [`marker`] (what may be touched), [`plan`] (what would be done), [`after`] (the estate then), [`rollback`] (the way back) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
+//! [`diff`] (what differs), [`scope`], [`marker`] and [`versions`] (what may be touched), [`plan`] (what would be done), [`after`] (the estate then), [`rollback`] (the way back) and [`discover`] (what a cluster already fulfils). [`live`] and [`surroundings`] ask
 //! clusters, [`recorded`] tells what a sync had seen of one, [`stored`] reads and writes the graph, [`policy`] and [`why`] ask it about a plan. [`apply`] alone changes a cluster,
 //! with [`journal`] and [`audit`].
 
@@ -28,4 +28,5 @@ pub mod rollback;
 pub mod scope;
 pub mod stored;
 pub mod surroundings;
+pub mod versions;
 pub mod why;

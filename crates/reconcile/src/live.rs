@@ -204,10 +204,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// What is not listed and would be seen is not there.
+    /// What is not listed and would be seen is not there, as far as the list of permissions tells: it leaves out paths without any right, so
+    /// that a guest with `NoAccess` of its own seems to inherit. See [`sees`].
     pub fn would_see(&self, vmid: i64) -> bool {
         self.permissions.has(&format!("/vms/{vmid}"), "VM.Audit")
     }
+}
+
+/// Would the token see this guest? Asked of Proxmox VE for this very guest, whose absence is to prove something.
+///
+/// # Errors
+/// The request's.
+pub async fn sees(client: &PveClient, vmid: i64) -> Result<bool, ApiError> {
+    let path = format!("/vms/{vmid}");
+    Ok(client.permissions_on(&path).await?.value.has(&path, "VM.Audit"))
 }
 
 /// Why a cluster could not be read.

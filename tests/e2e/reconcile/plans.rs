@@ -153,7 +153,7 @@ async fn a_plan_file_is_approved_as_it_is_and_in_time(graph: &Graph) {
     let fresh = old.clone();
     (old.made_at, old.expires_at) = (1_000, 4_600);
     refused(&old.to_file(), 7, &["bad.json", "stale", "plan again"]).await;
-    refused(&good.replace("\"version\":2", "\"version\":9"), 7, &["version 9", "plan again"]).await;
+    refused(&good.replace("\"version\":3", "\"version\":9"), 7, &["version 9", "plan again"]).await;
     refused("hunter2", 10, &["bad.json", "no plan"]).await;
     let mut blocked = fresh.clone();
     blocked.blocked.push(pvegraph_reconcile::desired::Problem::new("vm-500", "lock", "wait").into());

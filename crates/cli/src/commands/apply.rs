@@ -56,11 +56,22 @@ pub struct Apply {
     auto_approve: bool,
 
     #[command(flatten)]
+    at: At,
+
+    #[command(flatten)]
     show: Show,
 
     /// The cluster of this name
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
+}
+
+/// At which clusters.
+#[derive(Debug, Args)]
+pub struct At {
+    /// Go on at a major version of Proxmox VE that this program does not know (it knows 8 and 9)
+    #[arg(long)]
+    any_version: bool,
 }
 
 /// How a run is shown.
@@ -80,6 +91,9 @@ nobody knows is looked up and not sent again.
 Examples:
   pvegraph resume")]
 pub struct Resume {
+    #[command(flatten)]
+    at: At,
+
     #[command(flatten)]
     show: Show,
 
@@ -119,6 +133,7 @@ impl Apply {
             let store = connect::store(&settings, Access::Write).await?;
             let (id, client) = proven_cluster(&settings, self.cluster.as_deref(), &*store).await?;
             of_cluster(&plan, &id)?;
+            preflight::known_version(&client, self.at.any_version).await??;
             let (files, lock) = locked(&settings, &id)?;
             if files.open_run()?.is_some() {
                 let text = format!(
@@ -135,6 +150,10 @@ impl Apply {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             if let Some(refusal) = refusal {
+                return Err(refusal.into());
+            }
+            let max_age = settings.apply.max_inventory_age;
+            if let Some(refusal) = preflight::recent(&*store, &id, &plan, max_age, now).await? {
                 return Err(refusal.into());
             }
             let keep_up = settings.keep_up(self.cluster.as_deref())?;
@@ -187,8 +206,17 @@ impl Resume {
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
             let keep_up = settings.keep_up(self.cluster.as_deref())?;
+            let max_age = settings.apply.max_inventory_age;
+            let refusal = match refusal {
+                None => preflight::recent(&*store, &id, &plan, max_age, now).await?,
+                refusal => refusal,
+            };
             let refusal = match refusal {
                 None => preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?,
+                refusal => refusal,
+            };
+            let refusal = match refusal {
+                None => preflight::known_version(&client, self.at.any_version).await?.err(),
                 refusal => refusal,
             };
             // Whatever forbids the rest: what was begun is followed to its end.

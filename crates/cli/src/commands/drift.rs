@@ -243,6 +243,11 @@ pub async fn compare(
     Ok(found)
 }
 
+/// What there is to say of a guest that the token may not see.
+pub fn unseen(vmid: i64) -> String {
+    format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known")
+}
+
 async fn guest_diff(
     client: &PveClient,
     cluster: &ClusterId,
@@ -255,11 +260,12 @@ async fn guest_diff(
         return Err(reason.clone());
     }
     let Some(has) = live.guests.get(&vmid) else {
-        return if live.would_see(vmid) {
-            Ok((diff::missing(guest), None))
-        } else {
-            Err(format!("the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"))
-        };
+        let mut sees = live.would_see(vmid);
+        // One that was there is asked for by itself. A new one's number is looked at by Proxmox VE when it is made.
+        if sees && binding.is_some() {
+            sees = live::sees(client, vmid).await.map_err(|error| error.to_string())?;
+        }
+        return if sees { Ok((diff::missing(guest), None)) } else { Err(unseen(vmid)) };
     };
     if let Some(bound) = binding.filter(|bound| !bound.is_of(cluster, has) && has.kind == guest.kind) {
         return Ok((diff::another(guest, bound.fingerprint.as_deref(), has.fingerprint().as_deref()), None));

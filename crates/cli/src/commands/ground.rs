@@ -2,6 +2,7 @@
 //! has to pass once it is made.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::try_join;
 use pve_client::PveClient;
@@ -13,7 +14,7 @@ use pvegraph_reconcile::plan::Plan;
 use pvegraph_reconcile::policy::{self, Policy};
 use pvegraph_reconcile::scope::Scope;
 use pvegraph_reconcile::stored::{self, Stored};
-use pvegraph_reconcile::{after, own};
+use pvegraph_reconcile::{after, own, versions};
 
 use super::drift::proven_cluster;
 use crate::config::Settings;
@@ -32,6 +33,7 @@ pub struct Ground<'a> {
     pub scopes: Vec<Scope>,
     policies: Vec<Policy>,
     keep_up: BTreeSet<i64>,
+    max_age: Duration,
 }
 
 impl<'a> Ground<'a> {
@@ -48,7 +50,8 @@ impl<'a> Ground<'a> {
         let stored = stored::read(store, &id).await?.with_numbers();
         let (scopes, policies) = try_join!(stored::scopes(store, &id), stored::policies(store, &id))?;
         let keep_up = settings.keep_up(cluster)?;
-        Ok(Self { store, id, client, stored, scopes, policies, keep_up })
+        let max_age = settings.apply.max_inventory_age;
+        Ok(Self { store, id, client, stored, scopes, policies, keep_up, max_age })
     }
 
     /// Whether the cluster can be written to; a standalone node always can.
@@ -68,11 +71,39 @@ impl<'a> Ground<'a> {
             plan.blocked.push(Problem::new("the cluster", "quorum", text).into());
         }
         plan.blocked.extend(own::forbidden(plan, live, &self.keep_up, this_machine().as_deref()));
+        if plan.operations.is_empty() {
+            return;
+        }
+        for (field, text) in [("version", self.version().await), ("sync", self.outdated(plan.made_at).await)]
+        {
+            plan.warnings.extend(text.map(|text| Problem::new("the cluster", field, text).into()));
+        }
         if !self.policies.is_empty() {
             let after = after::estate(live, &self.stored.desired, plan);
             policy::enter(self.store, &self.policies, &after, plan).await;
         }
     }
+
+    /// Why `apply` would not go on at this version of Proxmox VE.
+    async fn version(&self) -> Option<String> {
+        match self.client.version().await {
+            Ok(version) => versions::unknown(&version.value.version),
+            Err(error) => Some(format!("it does not tell its version, and `apply` will ask again: {error}")),
+        }
+    }
+
+    /// Why what the graph has of the cluster is too old to be asked.
+    async fn outdated(&self, now: i64) -> Option<String> {
+        match stored::synced_at(self.store, &self.id).await {
+            Ok(at) => stored::outdated(at, now, self.max_age),
+            Err(error) => Some(format!("when it was synced last can't be read: {error}")),
+        }
+    }
+}
+
+/// What no other plan has; see [`Plan::nonce`].
+pub fn nonce() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// The SMBIOS UUID of the machine that this program runs on. The kernel tells it to root alone; a container has none of its own.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::Global;
 use super::discover::write;
 use super::drift::{Found, compare, not_managed};
-use super::ground::Ground;
+use super::ground::{Ground, nonce};
 use crate::config::Settings;
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -131,6 +131,7 @@ impl Of {
             around: &around,
             consent: &consent,
             now: Timestamp::now().as_second(),
+            nonce: &nonce(),
         });
         ground.passed(&mut plan, &found.live, quorate).await;
         Ok(Planned { plan, stored: ground.stored, cluster_seconds })

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use pvegraph_graph::lease::{Lease, Purpose};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::live;
+use pvegraph_reconcile::live::{self, LiveError};
 use pvegraph_reconcile::stored::{self, Binding};
 use serde_json::json;
 
 use super::Global;
 use super::apply::{locked, of_lease};
-use super::drift::proven_cluster;
+use super::drift::{proven_cluster, unseen};
 use crate::config::Settings;
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
@@ -83,12 +83,14 @@ impl Release {
         let mut gone = Vec::new();
         for binding in bound.into_iter().filter(|binding| self.all || wanted.contains(&*binding.uid)) {
             let Binding { uid, vmid, .. } = binding;
+            let absent = !live.guests.contains_key(vmid) && !live.unread.contains_key(vmid);
+            // Without it nothing would keep a second guest from being made.
+            let hidden = absent
+                && !(live.would_see(*vmid) && live::sees(&client, *vmid).await.map_err(LiveError::from)?);
             let stays = match (live.guests.get(vmid), live.unread.get(vmid)) {
                 (Some(guest), _) if binding.is_of(&id, guest) => Some("it is there".to_owned()),
                 (_, Some(reason)) => Some(format!("it can't be read: {reason}")),
-                (None, None) if !live.would_see(*vmid) => Some(format!(
-                    "the token has no VM.Audit on /vms/{vmid}: whether the guest is there is not known"
-                )),
+                (None, None) if hidden => Some(unseen(*vmid)),
                 _ => None,
             };
             match stays {

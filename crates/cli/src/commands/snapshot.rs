@@ -14,7 +14,7 @@ use pvegraph_reconcile::plan::{Around, Ask, Consent, Input, Plan, snapshot_plan}
 use pvegraph_reconcile::stored::Stored;
 
 use super::Global;
-use super::ground::Ground;
+use super::ground::{Ground, nonce};
 use super::plan::told;
 use crate::config::Settings;
 use crate::connect::{self, Access};
@@ -145,6 +145,7 @@ impl Of {
             around: &around,
             consent: &Consent::default(),
             now: Timestamp::now().as_second(),
+            nonce: &nonce(),
         };
         let mut plan = snapshot_plan(&input, guest, &taken, &ask);
         ground.passed(&mut plan, &live, ground.quorate().await).await;

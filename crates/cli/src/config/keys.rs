@@ -147,8 +147,13 @@ const SYNC: &[Key] = &[
     with_default("guard_from", Kind::Whole(0, 1_000_000_000), "20"),
 ];
 
-const APPLY: &[Key] =
-    &[key("directory", Kind::Path), key("audit_key", Kind::Secret), key("audit_key_file", Kind::Path)];
+const APPLY: &[Key] = &[
+    key("directory", Kind::Path),
+    key("audit_key", Kind::Secret),
+    key("audit_key_file", Kind::Path),
+    // Syncs run each night as a rule.
+    with_default("max_inventory_age", Kind::Duration, "24h"),
+];
 
 impl Kind {
     /// What the value must be, to finish "must be …".

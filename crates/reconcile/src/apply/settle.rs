@@ -141,6 +141,9 @@ impl Sending<'_, '_> {
             || moves(request).is_some();
         let in_task = matches!(said, Said::Task(_));
         if said.is_busy() && !(in_task && (goes_far || self.has_changed(before).await)) {
+            if !in_task && let Some(known) = self.done_all_the_same(before, &said, hidden).await? {
+                return Ok(known);
+            }
             let reason = hidden.redacted(&said.text());
             run.setup.progress.tell(&Happened::Busy { operation: operation.number, reason: &reason });
             run.note(Event::Busy { call: at, reason })?;
@@ -158,12 +161,7 @@ impl Sending<'_, '_> {
                     // What can't be read back counts as done only where PVE said so.
                     if !blind || said.is_good() {
                         if !said.is_good() {
-                            tracing::warn!(
-                                "{} (guest {}): it is as it was meant, although {}",
-                                operation.uid,
-                                operation.vmid,
-                                hidden.redacted(&said.text())
-                            );
+                            self.is_as_meant(&said, hidden);
                         }
                         return self.verified(before, waiting, seen.as_ref());
                     }
@@ -242,6 +240,39 @@ impl Sending<'_, '_> {
             Ok(Some(seen)) => !same(before, &seen.found()),
             Ok(None) | Err(_) => true,
         }
+    }
+
+    /// Did a call do its work that was refused because PVE was busy? A new digest, or another state, in which the guest is as it was meant.
+    /// Whatever else is there by now is seen before the call is sent again. What is made is looked for by its number then.
+    async fn done_all_the_same(
+        &self,
+        before: &Found,
+        said: &Said,
+        hidden: &Withheld,
+    ) -> Result<Option<Known>, LinesError> {
+        if made(self.request).is_some() {
+            return Ok(None);
+        }
+        let Ok((After::Holds { waiting, blind: false }, seen)) = self.shown(before).await else {
+            return Ok(None);
+        };
+        let changed = |now: Found| !same(before, &now) || before.status != now.status;
+        if !seen.as_ref().is_none_or(|seen| changed(seen.found())) {
+            return Ok(None);
+        }
+        self.is_as_meant(said, hidden);
+        self.verified(before, waiting, seen.as_ref()).map(Some)
+    }
+
+    /// Tells that the guest is as it was meant, whatever PVE said.
+    fn is_as_meant(&self, said: &Said, hidden: &Withheld) {
+        let Self { operation, .. } = *self;
+        let text = hidden.redacted(&said.text());
+        tracing::warn!(
+            "{} (guest {}): it is as it was meant, although {text}",
+            operation.uid,
+            operation.vmid
+        );
     }
 
     /// After a call without an answer: what became of it? `resumed`: the process that sent it is gone.

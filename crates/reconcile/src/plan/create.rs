@@ -133,9 +133,9 @@ fn identified(input: &Input<'_>, guest: &Guest, vmid: i64, request: &mut Request
     {
         return uuid.to_string();
     }
-    let (cluster, uid, made_at, generation) =
-        (&input.desired.cluster, &guest.uid, input.now, input.generation);
-    let seed = format!("pvegraph smbios {cluster}/{uid} {vmid} {made_at} {generation}");
+    let (cluster, uid, made_at, nonce, generation) =
+        (&input.desired.cluster, &guest.uid, input.now, input.nonce, input.generation);
+    let seed = format!("pvegraph smbios {cluster}/{uid} {vmid} {made_at} {nonce} {generation}");
     let uuid = uuid_of(&Sha256::digest(seed.as_bytes()));
     let others = wanted.map(|text| format!(",{text}")).unwrap_or_default();
     request.set.insert("smbios1".to_owned(), FormValue::Plain(format!("uuid={uuid}{others}")));

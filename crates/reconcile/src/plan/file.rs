@@ -11,7 +11,7 @@ use crate::canonical::hex;
 const FORMAT: &str = "pvegraph-plan";
 
 /// The version of its form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The file around the plan.
 #[derive(Debug, Serialize, Deserialize)]

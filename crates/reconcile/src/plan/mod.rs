@@ -164,6 +164,9 @@ pub struct Operation {
 pub struct Plan {
     /// The cluster.
     pub cluster: String,
+    /// What no other plan has, however alike they are: a plan is for one run, known by its hash, and the next one may be made in the same
+    /// second with the same calls.
+    pub nonce: String,
     /// The desired state's generation.
     pub generation: i64,
     /// SHA-256 of the desired state: what is written by hand does not raise the generation. See [`Desired::sha256`].
@@ -220,13 +223,20 @@ impl Plan {
     /// A plan of nothing.
     fn empty(input: &Input<'_>) -> Self {
         let (generation, desired_sha256) = (input.generation, input.desired.sha256());
-        Self { generation, desired_sha256, ..Self::of_nothing(input.desired.cluster.as_str(), input.now) }
+        let nonce = input.nonce.to_owned();
+        Self {
+            nonce,
+            generation,
+            desired_sha256,
+            ..Self::of_nothing(input.desired.cluster.as_str(), input.now)
+        }
     }
 
     /// The same for a desired state that nobody has written. `now` is in epoch seconds.
     pub(crate) fn of_nothing(cluster: &str, now: i64) -> Self {
         Self {
             cluster: cluster.to_owned(),
+            nonce: String::new(),
             generation: 0,
             desired_sha256: String::new(),
             made_at: now,
@@ -361,6 +371,8 @@ pub struct Input<'a> {
     pub consent: &'a Consent,
     /// Now, in epoch seconds.
     pub now: i64,
+    /// What this plan alone has; see [`Plan::nonce`].
+    pub nonce: &'a str,
 }
 
 /// Are this guest's secrets sent anew? One that is not there gets them when it is made.

@@ -5,6 +5,7 @@ mod history;
 mod permission;
 mod read;
 mod rows;
+mod synced;
 mod write;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ pub use approval::{Approval, NotApproved, approval, approve};
 pub use history::{EndOf, RunOf};
 pub use permission::{policies, put_policy, put_scope, remove_policy, remove_scope, scopes};
 pub use read::{clusters, inventory, read};
+pub use synced::{outdated, synced_at};
 pub use write::{Change, bound, released, unreserved, write};
 
 use crate::desired::{Desired, Guest, Problem};

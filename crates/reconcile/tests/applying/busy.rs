@@ -1,6 +1,6 @@
 //! Tasks that take long, and tasks of which Proxmox VE says that it was busy when they had done their work already.
 
-use pve_sim::{GuestSpec, Power};
+use pve_sim::{Fault, FaultRule, GuestSpec, Power};
 use serde_json::json;
 
 use crate::rig::{Rig, container, machine, words};
@@ -56,6 +56,46 @@ async fn a_busy_task_of_a_far_going_call_is_looked_at_and_not_sent_again() {
         assert_eq!(rig.server.counters().writes(method, path), 1, "{path}");
         rig.noted();
         assert!(rig.planned().await.noop(), "{path}");
+    }
+}
+
+/// The same of calls without a task, which Proxmox VE refuses at once: the guest tells first.
+///
+/// Seen failing with: refusals that nobody looks at the guest after: what the call had done was taken for somebody else's work.
+#[tokio::test]
+async fn a_busy_refusal_is_looked_at_before_it_is_sent_again() {
+    type Prepare = fn(&mut Rig);
+    let ct = || container(200, "pve1").disk("rootfs", "nfs-vm", 4, "");
+    let vm = || machine(100, "pve1").disk("scsi0", "nfs-vm", 4, "");
+    let cases: [(GuestSpec, &str, &str, Prepare); 4] = [
+        (ct(), "PUT", "/nodes/pve1/lxc/200/config", |rig| {
+            rig.desire(vec![], vec![json!({ "vmid": 200, "cores": 2, "tags": ["a"] })]);
+        }),
+        (vm(), "PUT", "/nodes/pve1/qemu/100/config", |rig| {
+            rig.desire(vec![json!({ "vmid": 100, "cores": 4 })], vec![]);
+        }),
+        (vm(), "PUT", "/nodes/pve1/qemu/100/resize", |rig| {
+            rig.desire(vec![json!({ "vmid": 100, "scsi0": { "size": "6G" } })], vec![]);
+        }),
+        (vm(), "POST", "/nodes/pve1/qemu/100/status/start", |rig| {
+            rig.desire(vec![json!({ "vmid": 100, "state": "running" })], vec![]);
+        }),
+    ];
+    for (guest, method, path, prepare) in cases {
+        for after in [true, false] {
+            let mut rig = Rig::new(vec![guest.clone()]).await;
+            prepare(&mut rig);
+            let plan = rig.planned().await;
+            let (status, reason) = (500, "can't lock file '/var/lock/x.conf' - got timeout".to_owned());
+            let fault =
+                if after { Fault::StatusAfter { status, reason } } else { Fault::Status { status, reason } };
+            rig.server.faults().add(FaultRule::at(path, fault).method(method).times(1));
+            let outcomes = rig.apply(&plan).await;
+            assert!(words(&outcomes).iter().all(|word| *word == "done"), "{path} {after}: {outcomes:?}");
+            assert_eq!(rig.server.counters().writes(method, path), if after { 1 } else { 2 }, "{path}");
+            rig.noted();
+            assert!(rig.planned().await.noop(), "{path} {after}");
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! A run within this process is looked at after each of its steps: what journal, graph and cluster are then is what a killed process leaves
 //! behind. Each such moment is put back, and another run goes on there. After an `intent` there are two: before the call is sent, and when
-//! Proxmox VE has done it. `tests/e2e/apply/kills.rs` kills processes.
+//! Proxmox VE has done it. Of every twelfth such moment the run that goes on is killed as well, at one of its own moments, another one each time, and a
+//! third run has to end it. `tests/e2e/apply/kills.rs` kills processes.
 //!
 //! Seen failing with: an intent that is sent again without a look; a lost task that nobody looks for; a busy migration that is sent again
 //! after its work; what was made and is not bound; another guest that is taken for the one that was planned for; a container that is told
-//! by its root volume alone; a state of high availability that is set again while the guest is on its way there.
+//! by its root volume alone; a state of high availability that is set again while the guest is on its way there; a run that
+//! goes on and writes no intents (second kills alone).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -71,9 +73,16 @@ struct Moment {
     kept: BTreeMap<String, Binding>,
     /// The calls that were heard.
     heard: Heard,
+    /// Those of them that a fault refused.
+    refused: Heard,
     /// One of them after the journal's last line.
     answers: bool,
+    /// What came of a call that was sent nobody can tell since the kill before.
+    untold: bool,
 }
+
+/// The second kill is of every so many different moments.
+const TWICE_EACH: usize = 12;
 
 impl Wrong {
     fn faults(self, rig: &Rig, plan: &Plan) {
@@ -152,6 +161,9 @@ impl Moment {
 
     /// Whether the call was sent, and what came of it, nobody can tell: it carries no digest, and left nothing.
     fn is_untold(&self, plan: &Plan, wrong: Wrong) -> bool {
+        if self.untold {
+            return true;
+        }
         let last = self.lines().pop().unwrap();
         let at = |name: &str| usize::try_from(last[name].as_u64().unwrap()).unwrap();
         last["state"] == "intent"
@@ -201,19 +213,35 @@ fn heard(rig: &Rig, plan: &Plan) -> Heard {
     calls(plan).into_keys().map(|call| (call.clone(), writes(&call))).collect()
 }
 
-/// The moments of a run that nobody cuts off.
-async fn moments(rig: &Rig, plan: &Plan, wrong: Wrong) -> Vec<Moment> {
+/// The moments of a run that nobody cuts off: from its beginning, or from where one `before` it was killed.
+async fn moments(rig: &Rig, plan: &Plan, wrong: Wrong, before: Option<&Moment>) -> Vec<Moment> {
     let base = heard(rig, plan);
-    let (mut all, mut lines, mut answered): (Vec<Moment>, usize, usize) = (Vec::new(), 0, 0);
-    wrong.faults(rig, plan);
+    let earlier = |call: &(String, String)| before.map_or(0, |before| before.heard[call]);
+    let untold = before.is_some_and(|before| before.is_untold(plan, wrong));
+    let mut lines = before.map_or(0, |before| before.lines().len());
+    let mut answered: usize = before.map_or(0, |before| before.heard.values().sum());
+    let mut all: Vec<Moment> = Vec::new();
+    if before.is_none() {
+        wrong.faults(rig, plan);
+    }
     let went = rig.watched(plan, |journal| {
-        let heard: Heard =
-            heard(rig, plan).into_iter().map(|(call, count)| (call.clone(), count - base[&call])).collect();
+        let heard: Heard = heard(rig, plan)
+            .into_iter()
+            .map(|(call, count)| (call.clone(), count - base[&call] + earlier(&call)))
+            .collect();
         let (now, answers) = (journal.lines().count(), heard.values().sum());
+        let refused = match before {
+            Some(before) => before.refused.clone(),
+            None if wrong.refuses() => {
+                heard.iter().map(|(call, count)| (call.clone(), *count.min(&1))).collect()
+            }
+            None => Heard::new(),
+        };
         let mut moment = |lines: usize, answers| {
             let journal = journal.split_inclusive('\n').take(lines).collect();
             let (world, kept) = (rig.world().read(State::clone), rig.kept());
-            all.push(Moment { journal, world, kept, heard: heard.clone(), answers });
+            let (heard, refused) = (heard.clone(), refused.clone());
+            all.push(Moment { journal, world, kept, heard, refused, answers, untold });
         };
         if now == lines && answers > answered {
             moment(now, true);
@@ -276,36 +304,49 @@ impl Case {
         assert_eq!(blocked(&plan), "");
         assert!(!plan.operations.is_empty());
         let (world, kept, others) = (rig.world().read(State::clone), rig.kept(), self.others(&rig));
-        let (mut known, mut all) = (BTreeSet::new(), 0);
+        let (mut known, mut all, mut twice) = (BTreeSet::new(), 0, 0);
         for wrong in ALL {
             rig.world().update(|state| state.clone_from(&world));
             rig.put_back(&plan, "", &kept);
-            for moment in moments(&rig, &plan, wrong).await {
+            for moment in moments(&rig, &plan, wrong, None).await {
                 all += 1;
                 let other = match wrong {
                     TaskRuns if moment.world.tasks.iter().all(|task| task.exit.is_some()) => continue,
                     Foreign | Reused => format!("{wrong:?}"),
                     _ => String::new(),
                 };
-                if known.insert(format!("{other} {}", moment.text())) {
-                    self.killed(&mut rig, &plan, wrong, &moment).await;
+                if !known.insert(format!("{other} {}", moment.text())) {
+                    continue;
+                }
+                let untouched = |rig: &Rig, moment: &Moment| {
                     assert_eq!(
-                        self.others(&rig),
+                        self.others(rig),
                         others,
                         "{wrong:?}: nobody else is touched: {}",
                         moment.journal
                     );
+                };
+                self.killed(&mut rig, &plan, wrong, &moment, true).await;
+                untouched(&rig, &moment);
+                if known.len() % TWICE_EACH != 0 {
+                    continue;
                 }
+                self.back(&mut rig, &plan, &moment);
+                self.meanwhile(&rig, wrong).await;
+                let mut later = moments(&rig, &plan, wrong, Some(&moment)).await;
+                // Another one each time.
+                let again = later.swap_remove(known.len() / TWICE_EACH % later.len());
+                self.killed(&mut rig, &plan, wrong, &again, false).await;
+                untouched(&rig, &again);
+                twice += 1;
             }
         }
-        println!("{all} moments, {} of them different", known.len());
+        println!("{all} moments, {} of them different, {twice} of them with a second kill", known.len());
         rig.server.shutdown().await;
     }
 
-    async fn killed(&self, rig: &mut Rig, plan: &Plan, wrong: Wrong, moment: &Moment) {
-        let last = moment.lines().pop().unwrap();
-        let answers = if moment.answers { ", answered" } else { "" };
-        let mut what = format!("{wrong:?} at {} {} {}{answers}", last["state"], last["op"], last["call"]);
+    /// Puts all back as a killed run left it.
+    fn back(&self, rig: &mut Rig, plan: &Plan, moment: &Moment) {
         rig.put_back(plan, &moment.journal, &moment.kept);
         rig.world().update(|state| {
             state.clone_from(&moment.world);
@@ -314,20 +355,34 @@ impl Case {
             let due = now() + 30;
             state.tasks.iter_mut().filter(|task| task.exit.is_none()).for_each(|task| task.due = due);
         });
-        let base = heard(rig, plan);
-        let was_there = rig.guests().contains_key(&self.vmid);
+    }
+
+    async fn meanwhile(&self, rig: &Rig, wrong: Wrong) {
         if wrong == Reused {
             at_rest(rig).await;
         }
         wrong.meanwhile(rig, self.vmid);
+    }
+
+    /// A run goes on where another was killed. `first`: nobody has gone on before.
+    async fn killed(&self, rig: &mut Rig, plan: &Plan, wrong: Wrong, moment: &Moment, first: bool) {
+        let last = moment.lines().pop().unwrap();
+        let answers = if moment.answers { ", answered" } else { "" };
+        let kill = if first { "" } else { "second kill: " };
+        let mut what =
+            format!("{kill}{wrong:?} at {} {} {}{answers}", last["state"], last["op"], last["call"]);
+        self.back(rig, plan, moment);
+        let base = heard(rig, plan);
+        self.meanwhile(rig, wrong).await;
+        let is_theirs =
+            |rig: &Rig| rig.guests().get(&self.vmid).is_some_and(|guest| guest.contains("order=7"));
+        let foreign = is_theirs(rig);
         let newcomer = rig.guests().get(&self.vmid).cloned().filter(|_| wrong == Reused);
 
         let mut outcomes = rig.resume(plan).await;
         what = format!("{what}: {:?} {}", words(&outcomes), reasons(&outcomes));
-        if let Some(guest) =
-            rig.guests().get(&self.vmid).filter(|_| wrong == Foreign && was_there && others_stay(plan))
-        {
-            assert!(guest.contains("order=7"), "{what}: it is theirs, and stays");
+        if foreign && others_stay(plan) && rig.guests().contains_key(&self.vmid) {
+            assert!(is_theirs(rig), "{what}: it is theirs, and stays");
         }
         if wrong.is_mended() && !moment.is_untold(plan, wrong) {
             assert!(done(&outcomes), "{what}");
@@ -341,7 +396,7 @@ impl Case {
         }
         let now = heard(rig, plan);
         for (call, planned) in calls(plan) {
-            let refused = usize::from(wrong.refuses() && moment.heard[&call] > 0);
+            let refused = moment.refused.get(&call).copied().unwrap_or_default();
             let taken = moment.heard[&call] + now[&call] - base[&call] - refused;
             assert!(taken <= planned, "{what}: {call:?} was sent {taken} times");
         }

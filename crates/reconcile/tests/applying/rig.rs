@@ -352,6 +352,7 @@ impl Rig {
             around: &around,
             consent: &self.consent,
             now: now(),
+            nonce: "rig",
         })
     }
 
@@ -489,6 +490,7 @@ impl Rig {
             around: &around,
             consent: &self.consent,
             now: now(),
+            nonce: "rig",
         };
         snapshot_plan(&input, guest, &taken, ask)
     }

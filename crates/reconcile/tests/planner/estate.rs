@@ -79,6 +79,7 @@ pub struct Estate {
     pub scopes: Vec<Scope>,
     pub around: Around,
     pub consent: Consent,
+    pub nonce: &'static str,
 }
 
 impl Estate {
@@ -91,6 +92,7 @@ impl Estate {
             scopes: vec![Scope::new("lab", 100, 999)],
             around: Around::default(),
             consent: Consent::default(),
+            nonce: "estate",
         }
     }
 
@@ -141,6 +143,7 @@ impl Estate {
             around: &self.around,
             consent: &self.consent,
             now: 1_000,
+            nonce: self.nonce,
         })
     }
 }
@@ -161,6 +164,7 @@ impl Estate {
             around: &self.around,
             consent: &self.consent,
             now: 1_000,
+            nonce: self.nonce,
         };
         snapshot_plan(&input, &self.desired.guests["vm-100"], taken, ask)
     }

@@ -1,6 +1,7 @@
 //! What is checked before anything is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pve_client::PveClient;
 use pvegraph_graph::Statement;
@@ -13,7 +14,7 @@ use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{Live, LiveGuest};
 use pvegraph_reconcile::plan::{Plan, too_many};
 use pvegraph_reconcile::stored::Approval;
-use pvegraph_reconcile::{after, own, policy, scope, stored};
+use pvegraph_reconcile::{after, own, policy, scope, stored, versions};
 
 use crate::commands::ground::this_machine;
 use crate::commands::sync::api_code;
@@ -123,6 +124,42 @@ async fn changed(
         .map(|policy| (policy.name.clone(), policy.sha256()))
         .collect();
     Ok((policies != plan.policies).then(|| "a policy was changed since it was made: plan again".to_owned()))
+}
+
+/// Refuses a version of Proxmox VE of which nobody knows what calls do there. `any`: whoever applies knows better.
+///
+/// # Errors
+/// The cluster does not tell its version.
+pub async fn known_version(client: &PveClient, any: bool) -> Result<Result<(), Refusal>, Failure> {
+    let version = client.version().await.map_err(|error| Failure::new(api_code(&error), error))?;
+    let Some(why) = versions::unknown(&version.value.version) else { return Ok(Ok(())) };
+    if any {
+        tracing::warn!("{why}");
+        return Ok(Ok(()));
+    }
+    Ok(Err(Refusal { exit: Exit::Blocked, why: format!("{why}, or say --any-version") }))
+}
+
+/// Why policies can't be asked: the graph has the estate as it was too long ago. Without policies nothing is asked of it.
+///
+/// # Errors
+/// The store's.
+pub async fn recent(
+    store: &dyn Store,
+    id: &ClusterId,
+    plan: &Plan,
+    limit: Duration,
+    now: i64,
+) -> Result<Option<Refusal>, Failure> {
+    let Some(why) = stored::outdated(stored::synced_at(store, id).await?, now, limit) else {
+        return Ok(None);
+    };
+    if plan.policies.is_empty() {
+        tracing::warn!("{id}: {why}");
+        return Ok(None);
+    }
+    let why = format!("policies are asked of the estate as the graph has it: {why}");
+    Ok(Some(Refusal { exit: Exit::Stale, why }))
 }
 
 /// Why policies forbid it now, or what everything stands on does: nodes and guests may be others than when it was made. What policies only
