@@ -134,6 +134,10 @@ impl Apply {
             }
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
+            let refusal = match refusal {
+                None => preflight::placed(&files, &plan, &desired)?,
+                refusal => refusal,
+            };
             if let Some(refusal) = refusal {
                 return Err(refusal.into());
             }
@@ -187,6 +191,10 @@ impl Resume {
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
             let keep_up = settings.keep_up(self.cluster.as_deref())?;
+            let refusal = match refusal {
+                None => preflight::placed(&files, &plan, &desired)?,
+                refusal => refusal,
+            };
             let refusal = match refusal {
                 None => preflight::permitted(&*store, &id, &plan, &desired, &live, &keep_up).await?,
                 refusal => refusal,

@@ -10,6 +10,7 @@ mod kept;
 mod moves;
 mod never;
 mod operations;
+mod places;
 mod properties;
 mod requests;
 mod snapshots;
