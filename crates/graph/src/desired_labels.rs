@@ -52,6 +52,8 @@ pub static DESIRED_VM: Label<Row> = Label {
         "type" Text "`qemu` or `lxc`";
         "vmid" Integer "Its number; null for a new guest that gets the next free one";
         "node" Text "The node that it has to be on";
+        "nodes" TextList "The nodes that it may be on; null: any";
+        "prefer" TextList "The nodes that it is rather put on where there is a choice";
         "state" Text "`running` or `stopped`; null leaves it as it is";
         "policy" Text "`manage`, or `observe`: only compared";
         "protected" Boolean "It and its disks are never deleted";
@@ -289,7 +291,7 @@ relationships! {
     HAS_NIC "HAS_NIC" DESIRED_VM -> DESIRED_NIC "A desired guest has a network interface." [];
     ON_STORAGE "ON_STORAGE" DESIRED_DISK -> STORAGE "A desired disk is on a storage." [];
     MAY_RUN_ON "MAY_RUN_ON" DESIRED_VM -> NODE "A desired guest may run on a node." [
-        ("mode", PropertyType::Text, "`pin`: there and nowhere else")
+        ("mode", PropertyType::Text, "`pin`: there and nowhere else; `allow`: there, or on another one of these; `prefer`: rather there, where there is a choice")
     ];
     DEPENDS_ON "DEPENDS_ON" DESIRED_VM -> DESIRED_VM "A desired guest needs another one to run first." [];
     ANTI_AFFINITY "ANTI_AFFINITY" DESIRED_VM -> DESIRED_VM "Two desired guests must not be on one node." [];

@@ -1,6 +1,6 @@
 //! Live guests become desired ones as they are, bound to what they are now. Nothing is read or written here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, Guest};
 use crate::diff;
@@ -56,7 +56,7 @@ pub fn adopted(from: &Stored, live: &Live, how: How) -> Result<Adopted, String> 
                 // It is desired as it is; the rest is nobody's wish.
                 guest = Guest { policy, ..known.clone() };
             } else if how.replace {
-                guest = replaced(known, guest);
+                guest = replaced(known, guest, &has.node);
             } else {
                 return Err(format!(
                     "something else is desired of it, and nothing was changed: align them first, or take over what it is with \
@@ -90,8 +90,8 @@ pub fn adopted(from: &Stored, live: &Live, how: How) -> Result<Adopted, String> 
     Ok(all)
 }
 
-/// What the guest is, with what was desired of it and is not of the guest itself.
-fn replaced(known: &Guest, is: Guest) -> Guest {
+/// What the guest is, with what was desired of it and is not of the guest itself. `on`: the node that it is on.
+fn replaced(known: &Guest, is: Guest, on: &str) -> Guest {
     Guest {
         uid: known.uid.clone(),
         vmid: known.vmid,
@@ -100,6 +100,8 @@ fn replaced(known: &Guest, is: Guest) -> Guest {
         reboot: known.reboot,
         local_disks: known.local_disks,
         shutdown: known.shutdown,
+        nodes: if known.nodes.contains(on) { known.nodes.clone() } else { BTreeSet::new() },
+        prefer: known.prefer.clone(),
         depends_on: known.depends_on.clone(),
         anti_affinity: known.anti_affinity.clone(),
         comment: known.comment.clone(),

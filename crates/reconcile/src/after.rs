@@ -55,7 +55,7 @@ pub fn estate(live: &Live, desired: &Desired, plan: &Plan) -> Estate {
         });
         let mut put = |name: &str, value: Value| drop(guest.insert(name.to_owned(), value));
         match operation.action {
-            Action::Migrate => put("node", json!(wanted.node)),
+            Action::Migrate => put("node", json!(operation.target())),
             Action::Power => {
                 if let Some(state) = wanted.state {
                     put("running", json!(state == Power::Running));

@@ -78,6 +78,16 @@ impl GuestDiff {
         self.changes.is_empty()
     }
 
+    /// The same where it goes to this one of the nodes that it may be on.
+    #[must_use]
+    pub fn placed(&self, node: &str) -> Self {
+        let mut placed = self.clone();
+        for change in placed.changes.iter_mut().filter(|change| change.field == "node") {
+            change.new = Some(node.to_owned());
+        }
+        placed
+    }
+
     /// The same with the password among what differs: whether it does can't be seen.
     #[must_use]
     pub fn with_secrets_anew(&self) -> Self {
@@ -160,8 +170,8 @@ pub fn diff(
         found("guest".to_owned(), Some(guest.kind.as_str().to_owned()), None, Class::Drift);
         return GuestDiff { uid: guest.uid.clone(), vmid: guest.vmid, changes };
     }
-    if let Some(node) = guest.node.as_ref().filter(|node| **node != live.node) {
-        found("node".to_owned(), Some(live.node.clone()), Some(node.clone()), Class::Drift);
+    if !guest.may_be_on(&live.node) {
+        found("node".to_owned(), Some(live.node.clone()), guest.place(), Class::Drift);
     }
     if let Some(state) = guest.state.filter(|state| state.as_str() != live.status) {
         found("state".to_owned(), Some(live.status.clone()), Some(state.as_str().to_owned()), Class::Drift);

@@ -114,6 +114,8 @@ fn flat(guest: &Guest) -> BTreeMap<String, String> {
     put("type", Some(guest.kind.as_str().to_owned()));
     put("vmid", guest.vmid.map(|vmid| vmid.to_string()));
     put("node", guest.node.clone());
+    put("nodes", list(&guest.nodes));
+    put("prefer", list(&guest.prefer));
     put("state", guest.state.map(|state| state.as_str().to_owned()));
     put("policy", Some(guest.policy.as_str().to_owned()));
     put("protected", Some(guest.protected.to_string()));

@@ -442,20 +442,25 @@ pub async fn templates(client: &PveClient, node: &str, storage: &str) -> Result<
     Ok(rows.iter().filter_map(|row| row.get("volid")?.as_str().map(str::to_owned)).collect())
 }
 
-/// What Proxmox VE says of a machine's migration; it says nothing of containers (PVE 8).
+/// What Proxmox VE says of a machine's migration, to the `target` where that is decided; it says nothing of containers (PVE 8).
 ///
 /// # Errors
 /// The request's.
 pub async fn migration(
     client: &PveClient,
     guest: &LiveGuest,
-    target: &str,
+    target: Option<&str>,
 ) -> Result<Option<Migration>, ApiError> {
     if guest.kind == GuestType::Lxc {
         return Ok(None);
     }
     let path = guest_path("read migration preconditions", guest.kind, &guest.node, guest.vmid);
-    let answer = client.get(&path.fixed("migrate").query("target", target)).await?;
+    let path = path.fixed("migrate");
+    let path = match target {
+        Some(target) => path.query("target", target),
+        None => path,
+    };
+    let answer = client.get(&path).await?;
     let list = |key: &str| answer.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let is = |row: &Value, key: &str| row.get(key).is_some_and(|value| text(value) == "1");
     let words = |rows: &[Value]| -> Vec<String> { rows.iter().map(text).collect() };

@@ -94,6 +94,35 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
             &["`depends_on`", "wait for each other", "remove one"],
         ),
         (json!({ "vms": [{ "vmid": 100, "depends_on": ["nobody"] }] }), &["no desired guest nobody"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "node": "a", "nodes": ["a", "b"] }] }),
+            &[
+                "vm-100 (guest 100)",
+                "`nodes`: `node` says that it has to be on a and nowhere else",
+                "keep one",
+            ],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "node": "a", "prefer": ["a"] }] }),
+            &["vm-100 (guest 100)", "`prefer`: `node` says", "keep one"],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "nodes": ["a", "b"], "prefer": ["b", "c"] }] }),
+            &[
+                "vm-100 (guest 100)",
+                "`prefer`: c is none of its `nodes` (a, b)",
+                "add it there, or remove it here",
+            ],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "nodes": [] }] }),
+            &["vm-100 (guest 100)", "`nodes`: it names no node", "or remove it"],
+        ),
+        (
+            json!({ "containers": [{ "vmid": 200, "prefer": [] }] }),
+            &["ct-200 (guest 200)", "`prefer`: it names no node"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "nodes": "a" }] }), &["vms[0].nodes", "expected a sequence"]),
         (json!({ "vms": [{ "vmid": 100, "depends_on": ["vm-100"] }] }), &["the guest itself"]),
         (json!({ "vms": [{ "vmid": 100, "digest": "x" }] }), &["there is no key `digest`"]),
         (json!({ "vms": [{ "vmid": 100, "unset": ["lock"] }] }), &["`unset`", "`lock` can't be removed"]),

@@ -360,6 +360,21 @@ async fn a_migration_is_planned_where_proxmox_lets_it() {
     assert_eq!(set, &json!({ "online": "1", "target": "pve2", "with-local-disks": "1" }));
     server.world().unwrap().set_node_online("pve2", false).unwrap();
     plan(&rig, 6, &[]).await.says(&["`node`", "pve2 is offline"]);
+    // One of several.
+    desire(
+        &rig,
+        &[(
+            500,
+            json!({ "node": null, "nodes": ["pve2", "pve3"], "prefer": ["pve2"], "local_disks": "migrate" }),
+        )],
+    )
+    .await;
+    let ran = plan(&rig, 0, &[]).await;
+    let why = ran.rows()[1]["why"].to_string();
+    assert!(
+        why.contains("node: pve1 → pve3") && why.contains("not pve2, `node`: the node pve2 is offline"),
+        "{why}"
+    );
     server.shutdown().await;
 }
 

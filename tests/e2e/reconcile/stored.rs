@@ -224,11 +224,27 @@ async fn a_refused_import_changes_nothing(graph: &Graph) {
     let machine = good["plugins"]["proxmox"]["vms"][0]["vmid"].clone();
     let uid = format!("vm-{machine}");
     type Damage = fn(&mut Value, &Value);
-    let cases: [(&str, Damage, Vec<&str>); 10] = [
+    let cases: [(&str, Damage, Vec<&str>); 12] = [
         (
             "node",
             |e, _| e["vms"][0]["node"] = json!("pve9"),
             vec![&uid, "`node`", "no node \"pve9\"", "pve1"],
+        ),
+        (
+            "nodes",
+            |e, _| {
+                e["vms"][0]["node"] = Value::Null;
+                e["vms"][0]["nodes"] = json!(["pve1", "pve9"]);
+            },
+            vec![&uid, "`nodes`", "no node \"pve9\"", "pve1"],
+        ),
+        (
+            "prefer",
+            |e, _| {
+                e["vms"][0]["node"] = Value::Null;
+                e["vms"][0]["prefer"] = json!(["pve9"]);
+            },
+            vec![&uid, "`prefer`", "no node \"pve9\"", "pve1"],
         ),
         (
             "storage",
@@ -394,9 +410,24 @@ async fn what_is_written_by_hand_is_read_and_checked() {
         ("SET v.cipassword_ref = 'hunter2'", "REMOVE v.cipassword_ref", vec!["web", "never the password"]),
         ("SET v.type = 'vm'", "SET v.type = 'qemu'", vec!["web", "`type`", "'lxc'"]),
         (
-            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'prefer'",
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'alow'",
             "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'pin'",
-            vec!["web", "`MAY_RUN_ON`", "only 'pin' is known"],
+            vec!["web", "`MAY_RUN_ON`", "its mode to pve2 is \"alow\"", "'allow'"],
+        ),
+        (
+            "SET v.nodes = ['pve1', 'pve2']",
+            "REMOVE v.nodes",
+            vec!["web (guest 500)", "`nodes`", "on pve2 and nowhere else", "keep one of the two"],
+        ),
+        (
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'allow', v.nodes = ['pve1']",
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'pin' REMOVE v.nodes",
+            vec!["web", "`nodes`", "MAY_RUN_ON allows pve2 as well"],
+        ),
+        (
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'prefer', v.nodes = ['pve1']",
+            "MATCH (v)-[m:MAY_RUN_ON]->() SET m.mode = 'pin' REMOVE v.nodes",
+            vec!["web (guest 500)", "`prefer`", "pve2 is none of its `nodes` (pve1)"],
         ),
         (
             "CREATE (:DesiredVM {uid: 'twin', cluster_id: 'rig', type: 'qemu', vmid: 500})",
@@ -411,8 +442,91 @@ async fn what_is_written_by_hand_is_read_and_checked() {
         db.cypher(&format!("MATCH (v:DesiredVM {{uid: 'web'}}) {mend}"), json!({})).await;
     }
     rig.run(&["drift"]).await.ended(5);
+
+    // It may be on several nodes: by relationships alone.
+    let may = "MATCH (v:DesiredVM {uid: 'web'})-[m:MAY_RUN_ON]->(), (n:ProxmoxNode {cluster_id: 'rig', name: 'pve3'}) \
+        SET m.mode = 'prefer' CREATE (v)-[:MAY_RUN_ON {mode: 'allow'}]->(n)";
+    db.cypher(may, json!({})).await;
+    let rows = differing(&rig.run(&["drift", "-o", "json"]).await.ended(5).rows());
+    let (old, new, class) = &rows["web node"];
+    assert_eq!((old, new, &**class), (&json!("pve1"), &json!("pve2 or pve3"), "drift"));
+    world.migrate(500, "pve3").unwrap();
+    let rows = differing(&rig.run(&["drift", "-o", "json"]).await.ended(5).rows());
+    assert!(!rows.contains_key("web node"), "{rows:?}");
+    let exported = rig.run(&["desired", "export"]).await.ended(0).json();
+    let web = &exported["plugins"]["proxmox"]["vms"][0];
+    assert_eq!((&web["nodes"], &web["prefer"]), (&json!(["pve2", "pve3"]), &json!(["pve2"])));
     server.shutdown().await;
 }
+
+/// Seen failing with: relationships of which only the pins are written, or taken away.
+async fn nodes_that_guests_may_be_on_come_back(graph: &Graph) {
+    let (server, rig) = discovered(graph, 10, SEED).await;
+    rig.sync(0).await;
+    let mut wanted = document(&rig);
+    let machines = wanted["plugins"]["proxmox"]["vms"].as_array_mut().unwrap();
+    let all = json!(["pve1", "pve2", "pve3"]);
+    for (at, (nodes, prefer)) in
+        [(all.clone(), json!(["pve3"])), (all.clone(), Value::Null), (Value::Null, json!(["pve1", "pve2"]))]
+            .iter()
+            .enumerate()
+    {
+        let guest = machines[at].as_object_mut().unwrap();
+        guest.remove("node");
+        for (key, value) in [("nodes", nodes), ("prefer", prefer)] {
+            if !value.is_null() {
+                guest.insert(key.to_owned(), value.clone());
+            }
+        }
+    }
+    let uid = |at: usize| format!("vm-{}", machines[at]["vmid"]);
+    let uids = [uid(0), uid(1), uid(2)];
+    put(&rig, "estate.json", &wanted);
+    rig.run(&["desired", "import", "estate.json"]).await.ended(0);
+    let modes = async |uid: &str| {
+        let rows = rig
+            .read(&format!(
+                "MATCH (v:DesiredVM {{uid: '{uid}'}})-[m:MAY_RUN_ON]->(n:ProxmoxNode) RETURN n.name AS node, m.mode AS mode ORDER BY node"
+            ))
+            .await;
+        let word = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+        rows.iter()
+            .map(|row| format!("{} {}", word(row, "mode"), word(row, "node")))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    assert_eq!(modes(&uids[0]).await, "allow pve1, allow pve2, prefer pve3");
+    assert_eq!(modes(&uids[1]).await, "allow pve1, allow pve2, allow pve3");
+    assert_eq!(modes(&uids[2]).await, "prefer pve1, prefer pve2");
+    rig.run(&["desired", "export", "--to", "again.json"]).await.ended(0);
+    let again: Value =
+        serde_json::from_str(&fs::read_to_string(rig.dir.path().join("again.json")).unwrap()).unwrap();
+    assert_eq!(again, wanted);
+    rig.run(&["drift"]).await.ended(0);
+    let stored = desired(&rig).await;
+    let ran = rig.run(&["desired", "import", "again.json", "-o", "json"]).await.ended(0);
+    assert_eq!((ran.rows(), desired(&rig).await), (Vec::<Value>::new(), stored));
+
+    // Fewer nodes, none, and one: what was is gone.
+    let machines = wanted["plugins"]["proxmox"]["vms"].as_array_mut().unwrap();
+    machines[0]["nodes"] = json!(["pve2", "pve3"]);
+    machines[1].as_object_mut().unwrap().remove("nodes");
+    machines[2].as_object_mut().unwrap().remove("prefer");
+    machines[2]["node"] = json!("pve1");
+    put(&rig, "estate.json", &wanted);
+    let ran = rig.run(&["desired", "import", "estate.json", "-o", "json"]).await.ended(0);
+    let changes: Vec<_> =
+        ran.rows().iter().map(|row| row["field"].as_str().unwrap_or_default().to_owned()).collect();
+    assert_eq!(changes, ["nodes", "nodes", "node", "prefer"], "{}", ran.out);
+    assert_eq!(modes(&uids[0]).await, "allow pve2, prefer pve3");
+    assert_eq!((modes(&uids[1]).await, modes(&uids[2]).await), (String::new(), "pin pve1".to_owned()));
+    rig.run(&["desired", "export", "--to", "again.json"]).await.ended(0);
+    let again: Value =
+        serde_json::from_str(&fs::read_to_string(rig.dir.path().join("again.json")).unwrap()).unwrap();
+    assert_eq!(again, wanted);
+    server.shutdown().await;
+}
+on_both_stores!(placed => nodes_that_guests_may_be_on_come_back);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_genuine_estate_comes_back_from_the_graph() {

@@ -149,6 +149,10 @@ impl Apply {
             }
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
+            let refusal = match refusal {
+                None => preflight::placed(&files, &plan, &desired)?,
+                refusal => refusal,
+            };
             if let Some(refusal) = refusal {
                 return Err(refusal.into());
             }
@@ -209,6 +213,10 @@ impl Resume {
             let max_age = settings.apply.max_inventory_age;
             let refusal = match refusal {
                 None => preflight::recent(&*store, &id, &plan, max_age, now).await?,
+                refusal => refusal,
+            };
+            let refusal = match refusal {
+                None => preflight::placed(&files, &plan, &desired)?,
                 refusal => refusal,
             };
             let refusal = match refusal {

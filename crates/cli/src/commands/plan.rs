@@ -14,7 +14,7 @@ use pvegraph_inventory::GuestType;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{self, LiveError, LiveGuest};
-use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, Remark, plan};
+use pvegraph_reconcile::plan::{Around, Consent, Input, Plan, Remark, places, plan};
 use pvegraph_reconcile::stored::Stored;
 use serde_json::{Value, json};
 
@@ -201,7 +201,7 @@ pub fn told(
 async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: &mut Around) {
     let mut bridges: BTreeSet<&str> = BTreeSet::new();
     let mut templates: BTreeSet<(&str, &str)> = BTreeSet::new();
-    let mut moving: Vec<(&LiveGuest, &str)> = Vec::new();
+    let mut moving: Vec<(&LiveGuest, Option<&str>)> = Vec::new();
     let mut copied: Vec<(&LiveGuest, &str)> = Vec::new();
     let mut relocated: Vec<&LiveGuest> = Vec::new();
     for diff in found.diffs.iter().filter(|diff| !diff.noop()) {
@@ -209,16 +209,17 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             continue;
         };
         let live = guest.vmid.and_then(|vmid| found.live.guests.get(&vmid));
-        let wanted = guest.node.as_deref().or(desired.node.as_deref());
         let Some(live) = live else {
             let source = guest.clone_of.as_ref().and_then(|clone| {
                 Some((found.live.guests.get(&desired.source(clone)?)?, clone.snapshot.as_deref()))
             });
-            bridges
-                .extend(guest.node.as_deref().or(source.map(|(source, _)| source.node.as_str())).or(wanted));
+            let on = source.map(|(source, _)| source.node.as_str());
+            let places = places(desired, guest, on, found.live.nodes.keys());
+            bridges.extend(&places);
             copied.extend(source.and_then(|(source, snapshot)| Some((source, snapshot?))));
             let volume = guest.ostemplate.as_deref().and_then(|volume| Some(volume.split_once(':')?.0));
-            templates.extend(wanted.zip(volume));
+            templates
+                .extend(volume.iter().flat_map(|volume| places.iter().map(move |node| (*node, *volume))));
             continue;
         };
         // A container's volumes all stay where one of them is of a snapshot.
@@ -232,10 +233,8 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
         if diff.changes.iter().any(|change| change.field.starts_with("net")) {
             bridges.insert(&live.node);
         }
-        if let Some(target) =
-            guest.node.as_deref().filter(|_| diff.changes.iter().any(|one| one.field == "node"))
-        {
-            moving.push((live, target));
+        if diff.changes.iter().any(|change| change.field == "node") {
+            moving.push((live, guest.node.as_deref()));
         }
     }
     let doomed: Vec<&LiveGuest> = desired

@@ -81,8 +81,10 @@ impl Rollback {
             }
             let back = reverse(&plan, &done, &stored.desired, &live.guests, &pending, live.style);
             ground.stored.desired = back.desired;
+            let back_of = Some(plan.sha256());
             let Planned { mut plan, stored, cluster_seconds } =
                 Of::nothing_agreed().planned_on(ground).await?;
+            plan.back_of = back_of;
             if self.partial {
                 plan.postponed.extend(back.left);
             } else {

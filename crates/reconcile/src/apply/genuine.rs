@@ -2,7 +2,7 @@
 
 use super::carried::{is_method, least_effect, odd as odd_call, odd_making};
 use super::destroy::{destroys, is_narrow};
-use super::kinds::{snapshot, target};
+use super::kinds::snapshot;
 use super::make::made;
 use crate::plan::{Action, Effect, Operation, Plan, Request, VALID_SECONDS};
 use crate::scope;
@@ -85,7 +85,7 @@ fn rest_of<'a>(operation: &Operation, request: &'a Request) -> Option<&'a str> {
         Action::Snapshot => snapshot(request).is_some_and(|(_, back)| !back),
         Action::RestoreSnapshot => snapshot(request).is_some_and(|(_, back)| back),
         Action::Template => rest == "/template",
-        Action::Migrate => rest == "/migrate" && target(request).is_some(),
+        Action::Migrate => rest == "/migrate" && request.target().is_some(),
         Action::Destroy => rest.is_empty() && destroys(request),
         Action::Create | Action::Mark => rest == "/config",
         Action::Configure => matches!(rest, "/config" | "/status/reboot"),

@@ -29,21 +29,10 @@ pub(super) fn ha_state(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// The node that a call takes the guest to.
-pub(super) fn target(request: &Request) -> Option<&str> {
-    if request.method != Method::Post || last_part(request) != "migrate" {
-        return None;
-    }
-    match request.set.get("target") {
-        Some(FormValue::Plain(target)) => Some(target),
-        _ => None,
-    }
-}
-
 /// How often the guest is looked at until it shows what this call does. `ha`: high availability manages it.
 pub(super) fn looks(request: &Request, patience: &Patience, ha: bool) -> u32 {
     // Under high availability the task ends before the guest moves.
-    if ha_state(request).is_some() || ha && target(request).is_some() {
+    if ha_state(request).is_some() || ha && request.target().is_some() {
         patience.ha_looks
     } else if power(request) == Some("reboot") || goes_back(request) {
         patience.restart_looks
@@ -66,7 +55,7 @@ pub fn is_known(request: &Request) -> bool {
         || matches!(last_part(request), "config" | "resize") && request.method != Method::Delete
         || matches!(power(request), Some("start" | "stop" | "shutdown" | "reboot"))
         || ha_state(request).is_some()
-        || target(request).is_some()
+        || request.target().is_some()
         || destroys(request)
 }
 
@@ -125,7 +114,7 @@ pub(super) fn converts(request: &Request) -> bool {
 
 /// May the call give a container's root volume, by which it is known, another name?
 pub(super) fn renames(operation: &Operation, request: &Request) -> bool {
-    let root = moves(request) == Some("rootfs") || converts(request) || target(request).is_some();
+    let root = moves(request) == Some("rootfs") || converts(request) || request.target().is_some();
     operation.kind == GuestType::Lxc && root
 }
 

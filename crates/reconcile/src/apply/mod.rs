@@ -24,6 +24,7 @@ mod limits;
 mod look;
 mod make;
 mod outcome;
+mod placed;
 mod privileges;
 mod settle;
 mod still;
@@ -48,6 +49,7 @@ pub use limits::{Needs, PER_CLUSTER, PER_NODE, groups};
 pub use look::{Look, look};
 pub use make::sources;
 pub use outcome::{Ended, Outcome, untold};
+pub use placed::misplaced;
 pub use privileges::{Copied, Needed, Sources, missing, needed};
 
 use crate::audit::Audit;

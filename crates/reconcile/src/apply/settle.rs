@@ -7,7 +7,7 @@ use super::Happened;
 use super::call::{End, Known, Sending};
 use super::conditions::{After, after, migrated, to_revert};
 use super::destroy::{Remains, destroys, remains};
-use super::kinds::{goes_back, looks, moves, renames, target};
+use super::kinds::{goes_back, looks, moves, renames};
 use super::look::{Look, look};
 use super::make::{is_foreign, made, taken};
 use super::outcome::Outcome;
@@ -137,7 +137,7 @@ impl Sending<'_, '_> {
         // A task of these may have done its part before it waited for a lock: the guest tells.
         let goes_far = made(request).is_some()
             || destroys(request)
-            || target(request).is_some()
+            || request.target().is_some()
             || moves(request).is_some();
         let in_task = matches!(said, Said::Task(_));
         if said.is_busy() && !(in_task && (goes_far || self.has_changed(before).await)) {
@@ -369,7 +369,7 @@ impl Sending<'_, '_> {
 
     /// The guest where it is after the call.
     async fn look_again(&self) -> Result<Option<Look>, ApiError> {
-        match (self.look().await?, target(self.request)) {
+        match (self.look().await?, self.request.target()) {
             // It goes one way: what is not here any more is there.
             (None, Some(target)) => {
                 look(self.run.setup.client, self.operation.kind, target, self.operation.vmid).await
@@ -384,7 +384,7 @@ impl Sending<'_, '_> {
         if destroys(self.request) {
             return self.destroyed().await.map_err(Unseen::for_good);
         }
-        let to = target(self.request);
+        let to = self.request.target();
         match self.look_again().await {
             Ok(Some(seen)) if makes && self.is_foreign(&seen) => {
                 Ok((After::Not(vec!["marker".to_owned()]), Some(seen)))
@@ -524,7 +524,7 @@ impl Sending<'_, '_> {
         let path = &self.request.path;
         let others = path.contains("/status/")
             || ["/rollback", "/template"].iter().any(|end| path.ends_with(end))
-            || target(self.request).is_some();
+            || self.request.target().is_some();
         if let Some(seen) = seen.filter(|_| !others)
             && before.rest.as_ref().is_some_and(|rest| *rest != seen.rest(self.request))
         {

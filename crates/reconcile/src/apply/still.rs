@@ -4,8 +4,9 @@ use pve_client::ApiError;
 
 use super::Run;
 use super::destroy::destroys;
-use super::kinds::{goes_back, target};
+use super::kinds::goes_back;
 use super::look::Look;
+use super::placed::{elsewhere, goes};
 use crate::live;
 use crate::plan::{Operation, Request, is_protected, migration_forbidden};
 
@@ -20,7 +21,7 @@ impl Run<'_> {
         request: &Request,
         seen: &Look,
     ) -> Result<Result<(), String>, ApiError> {
-        match target(request) {
+        match request.target() {
             Some(target) => self.may_migrate(operation, target, seen).await,
             None if destroys(request) => self.may_destroy(operation, seen).await,
             None if goes_back(request) => Ok(self.may_go_back(operation, seen)),
@@ -48,6 +49,11 @@ impl Run<'_> {
     ) -> Result<Result<(), String>, ApiError> {
         let Operation { uid, vmid, node, .. } = operation;
         let refuse = |field: &str, text: &str| Ok(Err(format!("{uid} (guest {vmid}): `{field}`: {text}")));
+        let guest = self.setup.desired.guests.get(uid);
+        // The way back goes to where the guest was, which was looked up when the run began.
+        if let Some(guest) = guest.filter(|guest| self.setup.plan.back_of.is_none() && !goes(guest, target)) {
+            return refuse("node", &format!("{}: plan again", elsewhere(guest, target)));
+        }
         let nodes = self.setup.client.nodes().await?.value;
         let online = |row: &&pve_client::answers::NodeRow| row.status.as_deref() == Some("online");
         if !nodes.iter().filter(online).any(|row| row.node == target) {
@@ -62,8 +68,8 @@ impl Run<'_> {
                 "high availability has given it up (error) since: set its state to `disabled` there, and plan again",
             );
         }
-        let allowed = self.setup.desired.guests.get(uid).map(|guest| guest.local_disks).unwrap_or_default();
-        if let Some(says) = live::migration(self.setup.client, &seen.guest, target).await?
+        let allowed = guest.map(|guest| guest.local_disks).unwrap_or_default();
+        if let Some(says) = live::migration(self.setup.client, &seen.guest, Some(target)).await?
             && let Some((field, text)) = migration_forbidden(&says, node, target, allowed)
         {
             return refuse(&field, &format!("{text}, and plan again"));

@@ -40,6 +40,9 @@ const MAX_UID: usize = 100;
 /// The option of a disk that PVE takes once, when the disk is made, and does not keep.
 pub(crate) const IMPORT: &str = "import-from";
 
+/// What is wrong with an empty list of nodes.
+pub(crate) const NO_NODES: &str = "it names no node: write the names of some, or remove it";
+
 /// Everything that is wrong with it by itself.
 pub fn check(desired: &Desired) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -87,6 +90,9 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
         if let Some((field, text)) = super::foreign(guest) {
             tell(&field, text);
         }
+        for (field, text) in place_problems(guest) {
+            tell(field, text);
+        }
         if guest.template && guest.state == Some(Power::Running) {
             tell("template", "a template never runs: remove `template`, or `state`".to_owned());
         }
@@ -110,6 +116,28 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
         problems.extend(found.into_iter().map(|(field, text)| Problem::new(subject.clone(), field, text)));
     }
     problems.extend(cycle(desired));
+    problems
+}
+
+/// What is wrong with where a guest may be.
+fn place_problems(guest: &super::Guest) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if let Some(node) = &guest.node {
+        for (field, nodes) in [("nodes", &guest.nodes), ("prefer", &guest.prefer)] {
+            if !nodes.is_empty() {
+                let text =
+                    format!("`node` says that it has to be on {node} and nowhere else: keep one of the two");
+                problems.push((field, text));
+            }
+        }
+    }
+    if let Some(other) =
+        guest.prefer.iter().find(|node| !guest.nodes.is_empty() && !guest.nodes.contains(*node))
+    {
+        let nodes = guest.nodes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let text = format!("{other} is none of its `nodes` ({nodes}): add it there, or remove it here");
+        problems.push(("prefer", text));
+    }
     problems
 }
 

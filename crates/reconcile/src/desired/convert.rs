@@ -1,10 +1,11 @@
 //! From the document to the desired state. Everything wrong is told at once, each with its guest and key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_inventory::{ClusterId, GuestType};
 use serde_json::{Value, json};
 
+use super::check::NO_NODES;
 use super::{Desired, Guest, Problem, Section, default_uid};
 use crate::canonical::{Canonical, Format, Kind, Managed, TagStyle, find, is_disk};
 use crate::document::{self, Document};
@@ -96,6 +97,8 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
     let mut guest = Guest {
         vmid: entry.vmid,
         node: entry.node.clone(),
+        nodes: entry.nodes.clone().unwrap_or_default(),
+        prefer: entry.prefer.clone().unwrap_or_default(),
         state: entry.state,
         policy: entry.policy.unwrap_or_default(),
         protected: entry.protected.unwrap_or_default(),
@@ -115,6 +118,11 @@ fn guest(kind: GuestType, at: usize, entry: &document::Guest, problems: &mut Vec
         comment: entry.comment.clone(),
         ..Guest::new(uid, kind)
     };
+    for (key, nodes) in [("nodes", &entry.nodes), ("prefer", &entry.prefer)] {
+        if nodes.as_ref().is_some_and(BTreeSet::is_empty) {
+            problems.push(Problem::new(guest.label(), key, NO_NODES));
+        }
+    }
     if let Some(ha) = &entry.ha {
         guest.not_managed.insert("ha".to_owned(), json!(ha));
     }

@@ -50,6 +50,8 @@ pub fn guest_entry(guest: &Guest) -> document::Guest {
         uid: (usual.as_ref() != Some(&guest.uid)).then(|| guest.uid.clone()),
         vmid: guest.vmid,
         node: guest.node.clone(),
+        nodes: Some(guest.nodes.clone()).filter(|nodes| !nodes.is_empty()),
+        prefer: Some(guest.prefer.clone()).filter(|nodes| !nodes.is_empty()),
         state: guest.state,
         policy: guest.policy.unusual(),
         protected: guest.protected.then_some(true),

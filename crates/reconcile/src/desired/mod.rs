@@ -16,7 +16,7 @@ use crate::canonical::{Canonical, hex};
 use crate::document::{CloneOf, Deletion, LocalDisks, Policy, Power, Reboot, SecretRef, Shutdown, Source};
 use crate::plan::canonical_json;
 
-pub(crate) use check::IMPORT;
+pub(crate) use check::{IMPORT, NO_NODES};
 pub use check::{Problem, check};
 pub use convert::{entered, from_document};
 pub use export::{guest_entry, to_document};
@@ -111,6 +111,10 @@ pub struct Guest {
     pub vmid: Option<i64>,
     /// The node that it has to be on.
     pub node: Option<String>,
+    /// The nodes that it may be on; empty where it may be on any.
+    pub nodes: BTreeSet<String>,
+    /// The nodes that it is rather put on where there is a choice: some of `nodes`, where that names any.
+    pub prefer: BTreeSet<String>,
     /// Whether it runs.
     pub state: Option<Power>,
     /// Whether it is only watched.
@@ -159,6 +163,8 @@ impl Guest {
             kind,
             vmid: None,
             node: None,
+            nodes: BTreeSet::new(),
+            prefer: BTreeSet::new(),
             state: None,
             policy: Policy::default(),
             protected: false,
@@ -179,6 +185,18 @@ impl Guest {
             comment: None,
             not_managed: BTreeMap::new(),
         }
+    }
+
+    /// May it be on this node?
+    pub fn may_be_on(&self, node: &str) -> bool {
+        self.node.as_ref().is_none_or(|pinned| pinned == node)
+            && (self.nodes.is_empty() || self.nodes.contains(node))
+    }
+
+    /// Where it has to be, as differences show it: a node, or several of which one is enough. Nothing where it may be anywhere.
+    pub fn place(&self) -> Option<String> {
+        let nodes = || self.nodes.iter().map(String::as_str).collect::<Vec<_>>().join(" or ");
+        self.node.clone().or_else(|| Some(nodes()).filter(|nodes| !nodes.is_empty()))
     }
 
     /// What to call it in messages: `web (guest 100)`.

@@ -83,6 +83,12 @@ pub struct Guest {
     /// The node that it has to be on; any node where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The nodes that it may be on, in place of `node`: on another one it migrates to one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<BTreeSet<String>>,
+    /// The nodes that it is rather put on where there is a choice. It never migrates because of them alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<BTreeSet<String>>,
     /// Whether it runs; left as it is where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Power>,

@@ -11,6 +11,7 @@ mod merge;
 mod migrate;
 mod operations;
 mod order;
+mod place;
 mod request;
 mod snapshot;
 mod values;
@@ -25,6 +26,7 @@ pub use file::{FileError, VERSION, canonical_json};
 pub use guard::{FELLED_ONE_IN, MAX_FELLED, protected as is_protected, too_many};
 pub use migrate::forbids as migration_forbidden;
 pub use operations::pending_sha256;
+pub use place::places;
 pub use request::{FormValue, Hidden, Method, Onto, Origin, Request, Unresolved};
 pub use snapshot::{Ask, snapshot_plan};
 
@@ -37,6 +39,7 @@ use crate::rollback::Was;
 use crate::scope::Scope;
 use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
+use place::Places;
 
 /// How long a plan holds.
 pub const VALID_SECONDS: i64 = 3_600;
@@ -158,6 +161,13 @@ pub struct Operation {
     pub requests: Vec<Request>,
 }
 
+impl Operation {
+    /// The node that it takes the guest to; nothing where it is no migration.
+    pub fn target(&self) -> Option<&str> {
+        self.requests.iter().find_map(Request::target)
+    }
+}
+
 /// What would be done, and what forbids it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +181,9 @@ pub struct Plan {
     pub generation: i64,
     /// SHA-256 of the desired state: what is written by hand does not raise the generation. See [`Desired::sha256`].
     pub desired_sha256: String,
+    /// The plan that this one takes back, by its SHA-256: guests go to where they were then, whatever is desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_of: Option<String>,
     /// When it was made, in epoch seconds.
     pub made_at: i64,
     /// When it is stale.
@@ -239,6 +252,7 @@ impl Plan {
             nonce: String::new(),
             generation: 0,
             desired_sha256: String::new(),
+            back_of: None,
             made_at: now,
             expires_at: now + VALID_SECONDS,
             operations: Vec::new(),
@@ -394,6 +408,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let mut taken: BTreeSet<i64> = input.around.listed.keys().copied().collect();
     taken.extend(input.desired.guests.values().filter_map(|guest| guest.vmid));
+    let mut places = Places::of(input);
     for diff in input.diffs {
         let Some(guest) = input.desired.guests.get(&diff.uid) else { continue };
         let resent;
@@ -413,7 +428,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
             plan.observed.push(guest.uid.clone());
             continue;
         }
-        match operations::of(input, guest, diff, &mut taken) {
+        match places.found(input, guest, diff, &mut taken) {
             Ok(found) => {
                 plan.operations.extend(found.operations);
                 plan.postponed.extend(found.postponed);

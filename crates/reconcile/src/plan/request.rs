@@ -136,6 +136,17 @@ pub enum Unresolved {
 }
 
 impl Request {
+    /// The node that the call takes the guest to.
+    pub fn target(&self) -> Option<&str> {
+        if self.method != Method::Post || !self.path.ends_with("/migrate") {
+            return None;
+        }
+        match self.set.get("target") {
+            Some(FormValue::Plain(target)) => Some(target),
+            _ => None,
+        }
+    }
+
     /// A call without parameters.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), set: BTreeMap::new(), delete: BTreeSet::new(), with_digest: false }

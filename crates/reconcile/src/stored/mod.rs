@@ -3,6 +3,7 @@
 mod approval;
 mod history;
 mod permission;
+mod place;
 mod read;
 mod rows;
 mod synced;
@@ -140,8 +141,12 @@ impl Inventory {
             problems.push(unknown("the document".to_owned(), "node", "node", node, &self.nodes));
         }
         for guest in desired.guests.values() {
-            if let Some(node) = guest.node.as_ref().filter(|node| !self.nodes.contains(node)) {
-                problems.push(unknown(guest.label(), "node", "node", node, &self.nodes));
+            let places = guest.node.iter().map(|node| ("node", node));
+            let places = places.chain(guest.nodes.iter().map(|node| ("nodes", node)));
+            for (field, node) in places.chain(guest.prefer.iter().map(|node| ("prefer", node))) {
+                if !self.nodes.contains(node) {
+                    problems.push(unknown(guest.label(), field, "node", node, &self.nodes));
+                }
             }
             problems.extend(self.taken(guest));
             if self.storages.is_empty() {

@@ -11,8 +11,9 @@ use pvegraph_graph::desired_labels::{
 use pvegraph_graph::labels::{Label, guest_type};
 use pvegraph_graph::{Rows, Statement, Store, StoreError};
 use pvegraph_inventory::ClusterId;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::place;
 use super::rows::{self, Properties};
 use super::{Binding, Inventory, Stored, StoredError};
 use crate::desired::{Desired, Guest, Problem, Section, check};
@@ -89,13 +90,10 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Stored, Stor
     let mut problems = Vec::new();
     let mut guests: BTreeMap<String, Guest> = BTreeMap::new();
     for mut row in objects(vms) {
-        match pinned(&row) {
-            Ok(Some(node)) => drop(row.insert("pinned".to_owned(), json!(node))),
-            Ok(None) => {}
-            Err(text) => {
-                let uid = row.get("uid").and_then(Value::as_str).unwrap_or("a DesiredVM");
-                problems.push(Problem::new(uid, "MAY_RUN_ON", text));
-            }
+        // Where it may be is said by properties and relationships.
+        if let Err((field, text)) = place::enter(&mut row) {
+            let uid = row.get("uid").and_then(Value::as_str).unwrap_or("a DesiredVM");
+            problems.push(Problem::new(uid, field, text));
         }
         let Some(guest) = rows::guest(&row, &mut problems) else { continue };
         let label = guest.label();
@@ -160,32 +158,6 @@ fn is_null(row: &Properties, name: &str) -> bool {
     row.get(name).is_none_or(Value::is_null)
 }
 
-/// The node of a `pin`.
-///
-/// # Errors
-/// What is said of nodes otherwise is not understood, and never passed over: the guest would go, or stay, where nobody wants it.
-fn pinned(row: &Properties) -> Result<Option<String>, String> {
-    let list = row.get("may_run_on").and_then(Value::as_array);
-    let mut node = row.get("node").and_then(Value::as_str).map(str::to_owned);
-    for pair in list.into_iter().flatten() {
-        let word = |at: usize| pair.get(at).and_then(Value::as_str);
-        let (mode, to) = (word(0), word(1).unwrap_or_default());
-        if mode != Some("pin") {
-            return Err(format!(
-                "its mode to {to} is {:?}, and only 'pin' is known, which is one node and no other: SET m.mode = 'pin', or delete the \
-                 relationship",
-                mode.unwrap_or_default()
-            ));
-        }
-        if let Some(other) = node.replace(to.to_owned()).filter(|other| other != to) {
-            return Err(format!(
-                "it is pinned to {other} and to {to}: keep one of the two, and the same in `node`"
-            ));
-        }
-    }
-    Ok(node)
-}
-
 fn binding(row: &Properties) -> Option<(String, Binding)> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
     let uid = text("uid")?;
@@ -226,32 +198,4 @@ pub async fn inventory(store: &dyn Store, cluster: &ClusterId) -> Result<Invento
             .filter_map(|row| Some((row.first()?.as_i64()?, row.get(1)?.as_str()?.to_owned())))
             .collect(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Seen failing with: modes other than `pin`, and all pins but one, that are passed over.
-    #[test]
-    fn a_guest_is_pinned_to_one_node_and_nothing_else_is_passed_over() {
-        let pinned = |row: Value| pinned(row.as_object().unwrap());
-        assert_eq!(pinned(json!({ "may_run_on": [] })), Ok(None));
-        assert_eq!(pinned(json!({ "may_run_on": [["pin", "pve1"]] })), Ok(Some("pve1".to_owned())));
-        let both = json!({ "node": "pve1", "may_run_on": [["pin", "pve1"]] });
-        assert_eq!(pinned(both), Ok(Some("pve1".to_owned())));
-        for (row, words) in [
-            (json!({ "may_run_on": [["allow", "pve2"]] }), "\"allow\", and only 'pin' is known"),
-            (json!({ "may_run_on": [["pin", "pve1"], ["prefer", "pve2"]] }), "SET m.mode = 'pin', or delete"),
-            (json!({ "may_run_on": [[null, "pve2"]] }), "its mode to pve2 is \"\""),
-            (
-                json!({ "may_run_on": [["pin", "pve1"], ["pin", "pve2"]] }),
-                "pinned to pve1 and to pve2: keep one",
-            ),
-            (json!({ "node": "pve1", "may_run_on": [["pin", "pve2"]] }), "and the same in `node`"),
-        ] {
-            let told = pinned(row).unwrap_err();
-            assert!(told.contains(words), "{told}");
-        }
-    }
 }

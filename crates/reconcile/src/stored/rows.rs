@@ -1,6 +1,6 @@
 //! From a desired guest to rows of the label tables, and back. Rows may have been written by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pvegraph_graph::desired_labels::Row;
 use pvegraph_inventory::GuestType;
@@ -58,11 +58,14 @@ pub(super) fn rows(guest: &Guest) -> GuestRows {
         }
     }
     let list = |words: &mut dyn Iterator<Item = &String>| json!(words.collect::<Vec<_>>());
+    let nodes = |names: &BTreeSet<String>| if names.is_empty() { Value::Null } else { json!(names) };
     for (name, value) in [
         ("uid", json!(guest.uid)),
         ("type", json!(guest.kind.as_str())),
         ("vmid", json!(guest.vmid)),
         ("node", json!(guest.node)),
+        ("nodes", nodes(&guest.nodes)),
+        ("prefer", nodes(&guest.prefer)),
         ("state", json!(guest.state.map(Power::as_str))),
         ("policy", json!(guest.policy.as_str())),
         ("protected", json!(guest.protected)),
@@ -172,7 +175,9 @@ pub(super) fn guest(row: &Properties, problems: &mut Vec<Problem>) -> Option<Gue
     };
     let mut guest = Guest::new(uid, kind);
     guest.vmid = row.get("vmid").and_then(Value::as_i64);
-    guest.node = text(row, "node").or_else(|| text(row, "pinned"));
+    guest.node = text(row, "node");
+    guest.nodes = texts(row, "nodes");
+    guest.prefer = texts(row, "prefer");
     guest.protected = flag(row, "protected");
     guest.tombstone = flag(row, "tombstone");
     guest.template = flag(row, "template");

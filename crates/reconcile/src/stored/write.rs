@@ -131,11 +131,13 @@ fn statements(dialect: Dialect, change: &Change<'_>) -> Vec<Statement> {
         });
         all.push(writer.relate(&ON_STORAGE, on.collect()));
         all.push(writer.unrelate(&ON_STORAGE, &disks().map(slot).collect::<Vec<_>>()));
-        let pins = changed.iter().filter_map(|guest| {
-            let set = Map::from_iter([("mode".to_owned(), json!("pin"))]);
-            Some(RelationshipRow { from: vec![json!(guest.uid)], to: vec![json!(guest.node.as_ref()?)], set })
+        let places = changed.iter().flat_map(|guest| {
+            super::place::modes(guest).into_iter().map(|(node, mode)| {
+                let set = Map::from_iter([("mode".to_owned(), json!(mode))]);
+                RelationshipRow { from: vec![json!(guest.uid)], to: vec![json!(node)], set }
+            })
         });
-        all.push(writer.relate(&MAY_RUN_ON, pins.collect()));
+        all.push(writer.relate(&MAY_RUN_ON, places.collect()));
         all.push(writer.unrelate(&MAY_RUN_ON, &uids));
         let copied = changed.iter().filter_map(|guest| {
             Some(plain(vec![json!(guest.uid)], vec![json!(to.source(guest.clone_of.as_ref()?)?)]))

@@ -211,3 +211,62 @@ async fn a_node_that_is_silent_for_a_moment_ends_no_wait() {
         assert_eq!(rig.tasks("qmigrate", 100), 2);
     }
 }
+
+/// Seen failing with: allowed nodes that nothing goes to; a destination that apply does not look at.
+#[tokio::test]
+async fn a_guest_outside_of_its_nodes_goes_to_the_preferred_one_and_nowhere_else() {
+    let mut rig = rig().await;
+    let entry = |nodes: [&str; 2]| json!({ "vmid": 100, "nodes": nodes, "prefer": ["pve3"] });
+    rig.desire(
+        vec![entry(["pve2", "pve3"])],
+        vec![json!({ "vmid": 200, "nodes": ["pve1", "pve2"], "prefer": ["pve2"] })],
+    );
+    let before = rig.guests();
+    let plan = rig.planned().await;
+    let [migrates] = plan.operations.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(migrates.requests[0].to_string(), "POST /nodes/pve1/qemu/100/migrate online=1 target=pve3");
+    // Its file says another node.
+    let mut forged = plan.clone();
+    forged.operations[0].requests[0] = pvegraph_reconcile::plan::Request::new(
+        pvegraph_reconcile::plan::Method::Post,
+        "/nodes/pve1/qemu/100/migrate",
+    )
+    .with("online", "1")
+    .with("target", "pve1");
+    let told = "vm-100 (guest 100): `node`: it goes to pve1, and is desired on pve2 or pve3: plan again";
+    assert_eq!(reasons(&rig.apply(&forged).await), told);
+    assert_eq!(words(&rig.apply(&plan).await), ["done"]);
+    assert_eq!((rig.place(100), rig.place(200)), (("pve3".to_owned(), true), ("pve1".to_owned(), true)));
+    assert!(rig.planned().await.noop());
+    // High availability, or somebody, moves it among them: that is no difference.
+    rig.world().migrate(100, "pve2").unwrap();
+    assert!(rig.planned().await.noop());
+    rig.world().migrate(100, "pve3").unwrap();
+    let (back, left) = rig.back(&plan).await;
+    assert_eq!((blocked(&back), left), (String::new(), vec![]));
+    assert_eq!(words(&rig.apply(&back).await), ["done"]);
+    assert_eq!(rig.guests(), before);
+}
+
+/// Seen failing with: allowed nodes that nothing goes to.
+#[tokio::test]
+async fn proxmox_ve_says_which_of_the_nodes_are_possible() {
+    let mut rig = Rig::new(vec![machine(100, "pve1").power(Power::Running).ha("started")]).await;
+    let shared = rig.shared.clone();
+    rig.world().set_config(100, "scsi0", format!("{shared}:100/vm-100-disk-0.raw,size=4G")).unwrap();
+    rig.world()
+        .edit_storage(&shared, |storage| storage.nodes = Some(["pve1".to_owned(), "pve3".to_owned()].into()))
+        .unwrap();
+    rig.desire(vec![json!({ "vmid": 100, "nodes": ["pve2", "pve3"], "prefer": ["pve2"] })], vec![]);
+    let plan = rig.planned().await;
+    assert!(
+        plan.operations[0]
+            .reasons
+            .join("\n")
+            .contains("place: pve3, as no other is possible; not pve2, `node`")
+    );
+    assert_eq!(words(&rig.apply(&plan).await), ["done"]);
+    assert_eq!(rig.place(100), ("pve3".to_owned(), true));
+    assert_eq!((rig.tasks("hamigrate", 100), rig.tasks("qmigrate", 100)), (1, 0));
+    assert!(rig.planned().await.noop());
+}

@@ -40,6 +40,9 @@ struct Options {
 #[derive(Debug, Clone)]
 struct Placed {
     node: Option<usize>,
+    /// Where no one node is desired.
+    nodes: BTreeSet<usize>,
+    prefers: bool,
     state: Option<bool>,
     local_disks: bool,
 }
@@ -90,10 +93,18 @@ fn estates() -> impl Strategy<Value = Estate> {
         });
     let placed = (
         proptest::option::weighted(0.3, 0_usize..3),
+        prop_oneof![Just(BTreeSet::new()), proptest::collection::btree_set(0_usize..3, 1..3)],
+        any::<bool>(),
         proptest::option::weighted(0.4, any::<bool>()),
         any::<bool>(),
     )
-        .prop_map(|(node, state, local_disks)| Placed { node, state, local_disks });
+        .prop_map(|(node, nodes, prefers, state, local_disks)| Placed {
+            node,
+            nodes,
+            prefers,
+            state,
+            local_disks,
+        });
     // Most have every key or none, so that some guests go.
     let doom = prop_oneof![
         4 => Just([false; 5]),
@@ -191,6 +202,11 @@ impl One {
         }
         if let Some(target) = placed.node {
             put("node", json!(node(target)));
+        } else if !placed.nodes.is_empty() {
+            put("nodes", json!(placed.nodes.iter().copied().map(node).collect::<Vec<_>>()));
+            if placed.prefers {
+                put("prefer", json!(placed.nodes.last().copied().map(node).into_iter().collect::<Vec<_>>()));
+            }
         }
         if let Some(runs) = placed.state {
             put("state", word(runs, "running", "stopped"));
@@ -212,7 +228,7 @@ async fn check(estate: &Estate) -> Result<bool, String> {
     };
     let mut vms = of(true);
     for at in 0..estate.made {
-        vms.push(json!({ "vmid": 300 + at, "node": "pve1", "cores": 2, "scsi0": { "storage": "nfs-vm", "size": "1G" } }));
+        vms.push(json!({ "vmid": 300 + at, "nodes": ["pve1", "pve3"], "cores": 2, "scsi0": { "storage": "nfs-vm", "size": "1G" } }));
     }
     // One guest in ten may go down: these are only watched, and not there.
     vms.extend((800..850).map(|vmid| json!({ "vmid": vmid, "policy": "observe" })));

@@ -311,8 +311,8 @@ impl Rig {
                 around.clones.insert(has.vmid, live::linked_clones(&self.client, has).await.unwrap());
             }
             around.pending.insert(has.vmid, pending);
-            if let Some(target) = guest.node.as_deref().filter(|node| *node != has.node)
-                && let Ok(Some(says)) = live::migration(&self.client, has, target).await
+            if !guest.may_be_on(&has.node)
+                && let Ok(Some(says)) = live::migration(&self.client, has, guest.node.as_deref()).await
             {
                 around.migrations.insert(has.vmid, says);
             }
@@ -333,8 +333,9 @@ impl Rig {
         }
         let done = plan.operations.iter().map(|operation| operation.number).collect();
         let back = reverse(plan, &done, &self.desired, &live.guests, &pending, live.style);
-        let plan = self.plan_of(&back.desired).await;
-        (plan, back.left.iter().map(ToString::to_string).collect())
+        let mut made = self.plan_of(&back.desired).await;
+        made.back_of = Some(plan.sha256());
+        (made, back.left.iter().map(ToString::to_string).collect())
     }
 
     async fn plan_of(&self, desired: &Desired) -> Plan {

@@ -11,6 +11,7 @@ mod moves;
 mod never;
 mod operations;
 mod own;
+mod places;
 mod properties;
 mod requests;
 mod snapshots;

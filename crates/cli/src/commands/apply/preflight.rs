@@ -7,7 +7,7 @@ use pve_client::PveClient;
 use pvegraph_graph::Statement;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Copied, Files, Outcome, is_known, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, Files, Outcome, is_known, misplaced, missing, needed, odd};
 use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
@@ -68,6 +68,26 @@ pub async fn current(
         }
     };
     Ok((stored.desired, why))
+}
+
+/// Why a plan takes guests where nobody desires them. The way back from a run of this host takes them to where that found them.
+///
+/// # Errors
+/// The journals of this host, or the plan that it takes back, can't be read.
+pub fn placed(files: &Files, plan: &Plan, desired: &Desired) -> Result<Option<Refusal>, Failure> {
+    let undone = match &plan.back_of {
+        None => None,
+        Some(sha256) => {
+            let Some(run) = files.runs()?.into_iter().find(|record| record.plan == *sha256) else {
+                let why = "it is the way back from a plan that was never applied from this host: plan again"
+                    .to_owned();
+                return Ok(Some(Refusal { exit: Exit::Blocked, why }));
+            };
+            Some(super::kept(&files.plan_of(&run.run)?)?)
+        }
+    };
+    let why = misplaced(plan, desired, undone.as_ref());
+    Ok(why.map(|why| Refusal { exit: Exit::Blocked, why }))
 }
 
 /// Why nothing of a plan may be begun.
