@@ -82,7 +82,7 @@ impl Rollback {
             let back = reverse(&plan, &done, &stored.desired, &live.guests, &pending, live.style);
             ground.stored.desired = back.desired;
             let Planned { mut plan, stored, cluster_seconds } =
-                Of::nothing_agreed().planned_on(ground).await?;
+                Of::nothing_agreed().planned_on(&settings, ground).await?;
             if self.partial {
                 plan.postponed.extend(back.left);
             } else {

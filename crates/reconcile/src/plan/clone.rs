@@ -327,6 +327,10 @@ fn forecast(
             config.insert(key.to_owned(), wanted.to_string());
         }
     }
+    // The copy has its source's password, and gets its own.
+    if guest.cipassword.is_some() {
+        config.remove("cipassword");
+    }
     config.insert("tags".to_owned(), tags.to_string());
     LiveGuest {
         vmid,

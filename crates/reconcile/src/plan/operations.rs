@@ -84,6 +84,14 @@ pub(super) fn of(
         }
         _ => (guest, diff),
     };
+    // A copy that is not finished has its source's password, as far as anybody knows.
+    let anew;
+    let diff = if made_by.is_some() && guest.clone_of.is_some() && guest.cipassword.is_some() {
+        anew = diff.with_secrets_anew();
+        &anew
+    } else {
+        diff
+    };
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
     let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";
