@@ -91,12 +91,22 @@ impl GuestDiff {
     /// The same with the password among what differs: whether it does can't be seen.
     #[must_use]
     pub fn with_secrets_anew(&self) -> Self {
+        self.with_secret("(a secret, sent anew)")
+    }
+
+    /// The same where it does, because it was changed where it is kept: see [`crate::sent`].
+    #[must_use]
+    pub fn with_changed_secret(&self) -> Self {
+        self.with_secret("(a secret, changed where it is kept)")
+    }
+
+    fn with_secret(&self, new: &str) -> Self {
         let mut with = self.clone();
         if with.changes.iter().all(|change| change.field != "cipassword") {
             with.changes.push(Change {
                 field: "cipassword".to_owned(),
                 old: Some("(a secret)".to_owned()),
-                new: Some("(a secret, sent anew)".to_owned()),
+                new: Some(new.to_owned()),
                 class: Class::Drift,
             });
             with.changes.sort_by(|a, b| a.field.cmp(&b.field));

@@ -152,6 +152,20 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), LinesError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(LinesError::io(path, "written"))
 }
 
+/// Puts a whole file in the place of the one that is there, for its owner alone: either of the two is on the disk, whenever a process is killed.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), LinesError> {
+    let new = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    private(&mut options);
+    let written = options
+        .open(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(LinesError::io(&new, "written"))?;
+    std::fs::rename(&new, path).map_err(LinesError::io(path, "written"))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
 #[cfg(unix)]
 pub(crate) fn private(options: &mut OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt;

@@ -556,7 +556,13 @@ pub fn volume(text: &str) -> Option<&str> {
 /// # Errors
 /// The cluster can't be read, or one of its guests can't.
 pub async fn linked_clones(client: &PveClient, guest: &LiveGuest) -> Result<Vec<i64>, LiveError> {
-    let all = read(client, None).await?;
+    let mut all = read(client, None).await?;
+    // A guest that was deleted, or went to another node, after it was listed is not where it was looked for: it is listed once more.
+    if !all.unread.is_empty() {
+        let again = read(client, Some(&all.unread.keys().copied().collect())).await?;
+        all.guests.extend(again.guests);
+        all.unread = again.unread;
+    }
     if let Some((vmid, why)) = all.unread.iter().next() {
         return Err(LiveError::Unread(*vmid, why.clone()));
     }

@@ -137,3 +137,67 @@ async fn power_is_changed_and_a_restart_puts_what_waits_into_force() {
     bench.only_changed(&before, &[100, 104, 105]);
     bench.server.shutdown().await;
 }
+
+/// A password that was changed where it is kept is drift, and one operation.
+///
+/// Seen failing with: passwords that are left out of what `drift` compares; a file of hashes that `plan` does not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_changed_where_it_is_kept_is_drift_and_sent() {
+    let bench = Bench::new().await;
+    let password = bench.rig.dir.path().join("password");
+    fs::write(&password, "swordfish\n").unwrap();
+    bench.import(&[(106, json!({ "cipassword": { "file": password } }))], &[]).await;
+    bench.plan().await;
+    bench.apply(&[]).await.ended(0);
+    bench.rig.run(&["drift"]).await.ended(0);
+    let first = bench.option(106, "cipassword");
+    fs::write(&password, "hunter2\n").unwrap();
+    let drift = bench.rig.run(&["drift", "-vv", "-o", "json"]).await.ended(5);
+    assert_eq!((drift.rows().len(), &drift.rows()[0]["field"]), (1, &json!("cipassword")));
+    let why = bench.rig.run(&["why", "vm-106"]).await.ended(0);
+    assert!(why.out.contains("changed where it is kept"), "{}", why.out);
+    let planned = bench.plan().await;
+    let [row] = &*planned.rows() else { panic!("{}", planned.out) };
+    assert_eq!((&row["uid"], &row["action"]), (&json!("vm-106"), &json!("configure")));
+    let file = fs::read_to_string(bench.rig.dir.path().join("plan.json")).unwrap();
+    let applied = bench.apply(&["-vv", "--events"]).await.ended(0);
+    assert_ne!(bench.option(106, "cipassword"), first);
+    assert_eq!(bench.plan().await.rows(), Vec::<Value>::new());
+    bench.rig.run(&["drift"]).await.ended(0);
+
+    // The file that is not there is told, and no difference.
+    fs::remove_file(&password).unwrap();
+    let told =
+        bench.rig.run(&["drift"]).await.ended(0).says(&["(guest 106): `cipassword`: it is not compared"]);
+    // Neither passwords nor their hashes are anywhere but in the file of hashes, which is its owner's.
+    let kept = bench.state().join("secrets.json");
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let kept: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+    let hash = kept["guests"]["vm-106"]["sent"]["hash"].as_str().unwrap().to_owned();
+    let mut texts = vec![drift.out, drift.err, why.out, why.err, planned.out, planned.err, file, told.err];
+    texts.extend([applied.out, applied.err]);
+    texts.push(json!(bench.rig.read("MATCH (n) RETURN properties(n) AS all").await).to_string());
+    let mut open = vec![bench.state()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("swordfish") && !text.contains("hunter2"), "{}", path.display());
+            if !path.ends_with("secrets.json") {
+                texts.push(text);
+            }
+        }
+    }
+    for text in texts {
+        assert!(!text.contains("swordfish") && !text.contains("hunter2") && !text.contains(&hash), "{text}");
+        assert!(!text.contains(kept["key"].as_str().unwrap()), "{text}");
+    }
+    bench.server.shutdown().await;
+}

@@ -1,5 +1,6 @@
 //! `pvegraph drift`: what is desired, what the clusters have, and where the two differ. It only reads.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,13 @@ use pvegraph_reconcile::diff::{self, Class, GuestDiff};
 use pvegraph_reconcile::document::{self, Document, Form};
 use pvegraph_reconcile::live::{self, Live, LiveError};
 use pvegraph_reconcile::plan::Pending;
+use pvegraph_reconcile::sent::Compared;
 use pvegraph_reconcile::stored::{self, Binding, StoredError};
 use pvegraph_sync::identity;
 use serde_json::{Map, Value, json};
 
-use super::Global;
 use super::sync::api_code;
+use super::{Global, secrets};
 use crate::config::{ClusterSettings, Settings};
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
@@ -56,7 +58,7 @@ impl Drift {
         connect::block_on(async {
             let (id, client) = one_cluster(&settings, name).await?;
             let desired = desired_of(file, &document, &id)?;
-            let found = compare(&client, &desired, &BTreeMap::new()).await?;
+            let found = compare(&client, &settings, &desired, &BTreeMap::new()).await?;
             global.print(&Report::new(columns(found.rows(&desired))).with_all(found.extra(&desired)))?;
             Ok(found.exit())
         })
@@ -75,7 +77,7 @@ async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) ->
             continue;
         }
         let stored = stored::read(&*store, &id).await?.with_numbers();
-        found.push((compare(&client, &stored.desired, &stored.bindings).await?, stored.desired));
+        found.push((compare(&client, settings, &stored.desired, &stored.bindings).await?, stored.desired));
     }
     if found.is_empty() {
         let text = "nothing is desired of the chosen clusters: begin with `pvegraph adopt --all`, or import a document with \
@@ -201,6 +203,8 @@ pub struct Found {
     pub unmanaged: usize,
     /// What waits for a restart, by number, of the guests that differ.
     pub pending: BTreeMap<i64, Pending>,
+    /// What came of comparing passwords.
+    pub secrets: Compared,
     /// What was compared with.
     pub live: Live,
 }
@@ -211,6 +215,7 @@ pub struct Found {
 /// The cluster can't be read.
 pub async fn compare(
     client: &PveClient,
+    settings: &Settings,
     desired: &Desired,
     bindings: &BTreeMap<String, Binding>,
 ) -> Result<Found, Failure> {
@@ -237,6 +242,15 @@ pub async fn compare(
                 found.diffs.push(diff);
             }
             Err(reason) => drop(found.unread.insert(guest.label(), reason)),
+        }
+    }
+    found.secrets = secrets::compare(settings, desired, &live, &mut found.diffs);
+    for uid in &found.secrets.changed {
+        let vmid = desired.guests.get(uid).and_then(|guest| guest.vmid);
+        let Some(has) = vmid.and_then(|vmid| live.guests.get(&vmid)) else { continue };
+        // Of guests that do not differ otherwise nothing was asked yet.
+        if let Entry::Vacant(unasked) = found.pending.entry(has.vmid) {
+            unasked.insert(live::pending(client, has).await.map_err(LiveError::from)?);
         }
     }
     found.live = live;
@@ -332,6 +346,18 @@ impl Found {
         rows
     }
 
+    /// The guests whose passwords were not compared.
+    fn secrets_not_compared(&self) -> Vec<Value> {
+        let never = self
+            .secrets
+            .never
+            .iter()
+            .map(|uid| json!({ "guest": uid, "reason": "never sent from this host" }));
+        let unread =
+            self.secrets.unread.iter().map(|one| json!({ "guest": one.subject, "reason": one.text }));
+        never.chain(unread).collect()
+    }
+
     /// The same cluster's further keys of the JSON.
     pub fn extra(&self, desired: &Desired) -> Map<String, Value> {
         let unread: Vec<Value> =
@@ -342,6 +368,7 @@ impl Found {
             "complete": self.unread.is_empty(),
             "not_compared": unread,
             "not_managed_yet": not_managed(desired),
+            "secrets_not_compared": self.secrets_not_compared(),
             "unmanaged_guests": self.unmanaged,
         });
         extra.as_object().cloned().unwrap_or_default()

@@ -19,6 +19,7 @@ pub mod report;
 pub mod reset;
 pub mod rollback;
 pub mod scope;
+mod secrets;
 pub mod seed;
 mod snapshot;
 pub mod sync;

@@ -85,7 +85,7 @@ impl Of {
     /// # Errors
     /// Nothing is desired, or the cluster or the store can't be read.
     pub async fn planned(&self, settings: &Settings, store: &dyn Store) -> Result<Planned, Failure> {
-        self.planned_on(Ground::of(settings, self.cluster.as_deref(), store).await?).await
+        self.planned_on(settings, Ground::of(settings, self.cluster.as_deref(), store).await?).await
     }
 
     /// Nothing is agreed to.
@@ -98,10 +98,10 @@ impl Of {
     ///
     /// # Errors
     /// The cluster can't be read.
-    pub async fn planned_on(&self, ground: Ground<'_>) -> Result<Planned, Failure> {
+    pub async fn planned_on(&self, settings: &Settings, ground: Ground<'_>) -> Result<Planned, Failure> {
         let Ground { client, stored, scopes, .. } = &ground;
         let began = Instant::now();
-        let found = compare(client, &stored.desired, &stored.bindings).await?;
+        let found = compare(client, settings, &stored.desired, &stored.bindings).await?;
         let consent = Consent {
             delete: self.allow_delete.iter().cloned().collect(),
             mark: self.mark.iter().cloned().collect(),

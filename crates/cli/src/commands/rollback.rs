@@ -83,7 +83,7 @@ impl Rollback {
             ground.stored.desired = back.desired;
             let back_of = Some(plan.sha256());
             let Planned { mut plan, stored, cluster_seconds } =
-                Of::nothing_agreed().planned_on(ground).await?;
+                Of::nothing_agreed().planned_on(&settings, ground).await?;
             plan.back_of = back_of;
             if self.partial {
                 plan.postponed.extend(back.left);

@@ -274,8 +274,8 @@ pub(crate) fn template(state: &mut State, work: &Work) -> Outcome {
     let keys: Vec<String> = guest.config.iter().map(|(key, _)| key.to_owned()).collect();
     for key in keys.iter().filter(|key| is_drive(guest.kind, key)) {
         let value = guest.config.text(key).unwrap_or_default().into_owned();
-        let disk = format!("vm-{}-disk-", guest.vmid);
-        let based = value.replace(&disk, &disk.replacen("vm-", "base-", 1));
+        let disk = |prefix: &str| format!("{prefix}-{}-disk-", guest.vmid);
+        let based = value.replace(&disk("vm"), &disk("base")).replace(&disk("subvol"), &disk("basevol"));
         guest.config.set(key.clone(), based);
     }
     guest.config.set("template", 1);

@@ -18,6 +18,7 @@ use crate::journal::{Call, Event, Found, Reached};
 use crate::lines::LinesError;
 use crate::live::LiveError;
 use crate::plan::{Method, Operation, Request};
+use crate::sent;
 
 /// By how many seconds a node's clock may be behind this host's.
 const CLOCK_SKEW: i64 = 300;
@@ -148,6 +149,9 @@ impl Sending<'_, '_> {
             && let Err(outcome) = self.looked_last(&found).await
         {
             return Ok(Known::Ended(self.end(outcome)?));
+        }
+        if let Some(secret) = sent::of(request, &form) {
+            run.state().sent.sending(&run.setup.desired.cluster, &operation.uid, secret)?;
         }
         let began = (run.setup.clock)();
         run.note(Event::Intent {

@@ -1,13 +1,16 @@
 //! Where a cluster's journal, plan and audit log are: a directory of its own for each cluster.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use pvegraph_inventory::ClusterId;
 
 use crate::journal::{self, Record};
-use crate::lines::{LinesError, private, sync_directory};
+use crate::lines::{LinesError, replace, sync_directory};
+
+/// The name of the file of hashes of passwords.
+const SECRETS: &str = "secrets.json";
 
 /// The files of one cluster.
 #[derive(Debug, Clone)]
@@ -41,6 +44,16 @@ impl Files {
         self.directory.join("audit.jsonl")
     }
 
+    /// The hashes of passwords that guests were sent.
+    pub fn secrets(&self) -> PathBuf {
+        self.directory.join(SECRETS)
+    }
+
+    /// The same below `directory`, for whoever only reads: nothing is made.
+    pub fn secrets_below(directory: &Path, cluster: &ClusterId) -> PathBuf {
+        directory.join(file_name(cluster.as_str())).join(SECRETS)
+    }
+
     /// The lock of the process that applies.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")
@@ -63,16 +76,7 @@ impl Files {
     /// # Errors
     /// It can't be written.
     pub fn keep_plan(&self, text: &str) -> Result<(), LinesError> {
-        let (path, new) = (self.plan(), self.directory.join("plan.new"));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        private(&mut options);
-        let written = options
-            .open(&new)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-        written.map_err(LinesError::io(&new, "written"))?;
-        fs::rename(&new, &path).map_err(LinesError::io(&path, "written"))?;
-        sync_directory(&self.directory)
+        replace(&self.plan(), text)
     }
 
     /// The plan of the run that was cut off.

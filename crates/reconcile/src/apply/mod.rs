@@ -59,6 +59,7 @@ use crate::document::SecretRef;
 use crate::journal::{Call, Event, Found, Journal, Reached};
 use crate::lines::LinesError;
 use crate::plan::{Action, Operation, Plan};
+use crate::sent::Sent;
 use crate::stored::Binding;
 
 /// Tells epoch seconds.
@@ -192,6 +193,7 @@ pub struct Run<'a> {
 struct State {
     journal: Journal,
     audit: Audit,
+    sent: Sent,
     /// What each guest was like after our last call.
     last: BTreeMap<i64, Found>,
     /// The tasks of each operation.
@@ -234,7 +236,8 @@ pub struct Setup<'a> {
 
 impl<'a> Run<'a> {
     /// A run that begins, or goes on where its journal ends. `journal` is the run's, begun; `audit` the audit log.
-    pub fn new(setup: Setup<'a>, journal: Journal, audit: Audit) -> Self {
+    /// `sent`: what guests were sent, for [`crate::sent::compare`].
+    pub fn new(setup: Setup<'a>, journal: Journal, audit: Audit, sent: Sent) -> Self {
         let mut last = BTreeMap::new();
         for (call, reached) in &journal.record().calls {
             if let (Reached::Verified { after, .. }, Some(operation)) =
@@ -244,7 +247,7 @@ impl<'a> Run<'a> {
             }
         }
         let upids = journal.record().tasks.clone();
-        let state = Mutex::new(State { journal, audit, last, upids, touched: Default::default() });
+        let state = Mutex::new(State { journal, audit, sent, last, upids, touched: Default::default() });
         Self { setup, state }
     }
 

@@ -15,6 +15,7 @@ use super::withheld::Withheld;
 use crate::journal::{Event, Found};
 use crate::lines::LinesError;
 use crate::plan::Action;
+use crate::sent;
 
 /// Stands for a digest that is not only of our own writing.
 const FOREIGN: &str = "changed by somebody else";
@@ -535,6 +536,9 @@ impl Sending<'_, '_> {
             );
             // No digest is like this one: what comes next of this guest needs another plan.
             found.digest = Some(FOREIGN.to_owned());
+        }
+        if let Some(seen) = seen.filter(|_| sent::sends(self.request)) {
+            self.run.state().sent.taken(&self.operation.uid, &seen.guest)?;
         }
         self.run.note(Event::Verified { call: self.at, waiting: waiting.clone(), after: found.clone() })?;
         let mut state = self.run.state();

@@ -15,7 +15,7 @@ use super::{Action, Effect, Input, Operation, effect, known};
 use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::{Desired, Guest};
 use crate::diff::{Change, Class, GuestDiff, diff};
-use crate::document::CloneOf;
+use crate::document::{CloneOf, Policy};
 use crate::live::LiveGuest;
 use crate::marker;
 use crate::scope::Scope;
@@ -23,6 +23,13 @@ use crate::scope::Scope;
 /// What PVE gives a copy anew, or leaves behind.
 const NOT_COPIED: [&str; 8] =
     ["digest", "lock", "meta", "parent", "smbios1", "template", "vmgenid", "vmstate"];
+
+/// Types of storages on whose volumes nothing builds.
+const NO_BASES: [&str; 3] = ["iscsi", "iscsidirect", "lvm"];
+/// Types of storages that copy a machine's volume only as it is.
+const CURRENT_ONLY: [&str; 5] = ["iscsi", "iscsidirect", "lvm", "zfs", "zfspool"];
+/// Types of storages whose volumes are files, of which only qcow2 keeps snapshots.
+const OF_FILES: [&str; 5] = ["cephfs", "cifs", "dir", "glusterfs", "nfs"];
 
 fn forbidden<T>(field: &str, text: impl Into<String>) -> Result<T, Forbidden> {
     Err((field.to_owned(), text.into()))
@@ -39,10 +46,13 @@ pub(super) fn is_linked(operation: &Operation) -> bool {
     calls.filter_map(|request| request.set.get("full")).any(|full| full.to_string() == "0")
 }
 
-/// Why a copy waits for another plan: the guest that it is copied from is desired, and not there yet.
+/// Why a copy waits for another plan: the guest that it is copied from is desired, and not there yet. One that is only observed is made by
+/// no plan.
 pub(super) fn waits(input: &Input<'_>, guest: &Guest) -> Option<String> {
     let vmid = input.desired.source(guest.clone_of.as_ref()?)?;
-    let source = input.desired.guests.values().find(|other| other.vmid == Some(vmid) && !other.tombstone)?;
+    let made =
+        |other: &&Guest| other.vmid == Some(vmid) && !other.tombstone && other.policy == Policy::Manage;
+    let source = input.desired.guests.values().find(made)?;
     let is_there = input.around.listed.contains_key(&vmid);
     (!is_there).then(|| format!("{} is made first: plan again after that", source.label()))
 }
@@ -144,6 +154,7 @@ pub(super) fn clone(
     if node != source.node {
         reachable(input, clone, source, &config, node)?;
     }
+    copyable(input, source, &config, linked, clone.snapshot.as_deref())?;
     let kind = guest.kind.as_str();
     let style = input.around.style;
     let cluster = &input.desired.cluster;
@@ -300,6 +311,43 @@ fn reachable(
     Ok(())
 }
 
+/// Not every storage lets copies build on its volumes, and not every one copies what a snapshot of a machine kept (`volume_has_feature` of
+/// PVE's storages: `clone` and `copy`). A container's snapshot is mounted and copied file by file.
+fn copyable(
+    input: &Input<'_>,
+    source: &LiveGuest,
+    config: &BTreeMap<String, String>,
+    linked: bool,
+    snapshot: Option<&str>,
+) -> Result<(), Forbidden> {
+    let like = LiveGuest { config: config.clone(), ..source.clone() };
+    for key in config.keys().filter(|key| is_disk(source.kind, key)) {
+        let Some(Canonical::Map(parts)) = like.option(key, input.around.style) else { continue };
+        if parts.get("media").is_some_and(|media| media.to_string() == "cdrom") {
+            continue;
+        }
+        let Some(storage) = parts.get("storage").map(ToString::to_string) else { continue };
+        let Some(kind) = input.around.storage_types.get(&storage) else { continue };
+        let vmid = source.vmid;
+        if linked && NO_BASES.contains(&kind.as_str()) {
+            let text = format!(
+                "the disk {key} of the template {vmid} is on {storage} ({kind}), on whose volumes no copies build: write `full: true`"
+            );
+            return forbidden("clone.full", text);
+        }
+        let Some(name) = snapshot.filter(|_| !linked && source.kind == GuestType::Qemu) else { continue };
+        let qcow2 = parts.get("format").is_some_and(|format| format.to_string() == "qcow2");
+        if CURRENT_ONLY.contains(&kind.as_str()) || OF_FILES.contains(&kind.as_str()) && !qcow2 {
+            let text = format!(
+                "the disk {key} of the snapshot {name} of {vmid} is on {storage} ({kind}), which copies no snapshots: go back to it first, \
+                 and copy the guest as it is then"
+            );
+            return forbidden("clone.snapshot", text);
+        }
+    }
+    Ok(())
+}
+
 /// The copy as PVE will make it.
 fn forecast(
     guest: &Guest,
@@ -326,6 +374,10 @@ fn forecast(
         if let Some(wanted) = guest.fields.get(key) {
             config.insert(key.to_owned(), wanted.to_string());
         }
+    }
+    // The copy has its source's password, and gets its own.
+    if guest.cipassword.is_some() {
+        config.remove("cipassword");
     }
     config.insert("tags".to_owned(), tags.to_string());
     LiveGuest {

@@ -84,6 +84,14 @@ pub(super) fn of(
         }
         _ => (guest, diff),
     };
+    // A copy that is not finished has its source's password, as far as anybody knows.
+    let anew;
+    let diff = if made_by.is_some() && guest.clone_of.is_some() && guest.cipassword.is_some() {
+        anew = diff.with_secrets_anew();
+        &anew
+    } else {
+        diff
+    };
     let drifts = diff.changes.iter().any(|change| change.class == Class::Drift);
     let waits = diff.changes.iter().any(|change| change.class == Class::PendingRestart);
     let restarts = waits && guest.reboot == Reboot::Allow && live.status == "running";
@@ -230,19 +238,40 @@ impl One<'_> {
         Request::new(Method::Post, self.path("/status/reboot"))
     }
 
-    /// Takes out what would undo, or be undone by, another change of the same volume.
+    /// Takes out what would undo, or be undone by, another change of the same volume, and what would tie the guest to the node that it leaves.
     fn postpone(&self, by_action: &mut BTreeMap<Action, Vec<&Change>>, postponed: &mut Vec<Remark>) {
         let key = |change: &Change| change.field.split('.').next().unwrap_or_default().to_owned();
+        let mut tell = |change: &Change, text: &str| {
+            postponed.push(Problem::new(self.guest.label(), &*change.field, text).into());
+        };
+        if by_action.contains_key(&Action::Migrate) {
+            let text = format!(
+                "it goes to {} first, where a volume that only one node has is not in its way: plan again after that",
+                self.place()
+            );
+            for action in [Action::Move, Action::Configure] {
+                let Some(changes) = by_action.get_mut(&action) else { continue };
+                changes.retain(|change| {
+                    let ties = self.becomes_local(&key(change), &change.field);
+                    if ties {
+                        tell(change, &text);
+                    }
+                    !ties
+                });
+            }
+        }
+        let mut configured = by_action.get(&Action::Configure).into_iter().flatten();
+        let freed = self.keeps_volumes() && configured.any(|change| change.field == "protection");
         let moved: BTreeSet<String> =
             by_action.get(&Action::Move).into_iter().flatten().map(|change| key(change)).collect();
         let pending = self.input.around.pending.get(&self.live.vmid);
         let waits = |key: &str| pending.is_some_and(|pending| pending.contains_key(key));
-        let mut tell = |change: &Change, text: &str| {
-            postponed.push(Problem::new(self.guest.label(), &*change.field, text).into());
-        };
         by_action.retain(|action, changes| {
             changes.retain(|change| {
                 let text = match action {
+                    Action::Configure if freed && is_disk(self.live.kind, &key(change)) => {
+                        "its `protection` is taken away first: plan again after that"
+                    }
                     Action::Configure if moved.contains(&key(change)) => {
                         "its volume moves first, and has another name then: plan again after that"
                     }
@@ -256,6 +285,26 @@ impl One<'_> {
             });
             !changes.is_empty()
         });
+    }
+
+    /// Does Proxmox VE refuse every change of its volumes' options? Of a container that it protects.
+    fn keeps_volumes(&self) -> bool {
+        self.live.kind == GuestType::Lxc
+            && self.live.config.get("protection").is_some_and(|value| value == "1")
+    }
+
+    /// Does this change put a volume on a storage that only one node has?
+    fn becomes_local(&self, key: &str, field: &str) -> bool {
+        let places =
+            field == key || [".storage", ".format", ".volume"].iter().any(|part| field.ends_with(part));
+        let Some(Canonical::Map(wanted)) =
+            self.guest.fields.get(key).filter(|_| is_disk(self.guest.kind, key))
+        else {
+            return false;
+        };
+        let shared = self.input.around.shared.as_ref();
+        let local = |storage: &Canonical| shared.is_some_and(|shared| !shared.contains(&storage.to_string()));
+        places && wanted.get("storage").is_some_and(local)
     }
 
     pub(super) fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
@@ -446,7 +495,12 @@ impl One<'_> {
                 None => drop(wholes.insert(&change.field, change.new.is_some())),
             }
         }
-        let devices = parts.keys().chain(wholes.keys()).any(|key| is_disk(kind, key) || is_nic(kind, key));
+        let keys = || parts.keys().chain(wholes.keys());
+        if let Some(key) = keys().find(|key| self.keeps_volumes() && is_disk(kind, key)) {
+            let text = "Proxmox VE protects the container, and changes nothing of its volumes then: take `protection` at the guest away first";
+            return Err(((*key).to_owned(), text.to_owned()));
+        }
+        let devices = keys().any(|key| is_disk(kind, key) || is_nic(kind, key));
         // Disks and hot-plugging take a task; a container's options are always written at once.
         let method = if kind == GuestType::Qemu && devices { Method::Post } else { Method::Put };
         let mut request = Request::new(method, self.path("/config")).guarded();

@@ -5,6 +5,7 @@
 
 mod busy;
 mod destroy;
+mod estates;
 mod kills;
 mod made;
 mod migrate;

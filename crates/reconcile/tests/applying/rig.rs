@@ -20,15 +20,19 @@ use pvegraph_reconcile::apply::{
 use pvegraph_reconcile::audit::Audit;
 use pvegraph_reconcile::desired::{Desired, default_uid, from_document};
 use pvegraph_reconcile::diff::{self, GuestDiff};
-use pvegraph_reconcile::document::{Form, read};
+use pvegraph_reconcile::document::{Form, SecretRef, read};
 use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::{self, Live};
 use pvegraph_reconcile::plan::{Action, Around, Ask, Consent, Input, Operation, Plan, plan, snapshot_plan};
 use pvegraph_reconcile::rollback::reverse;
 use pvegraph_reconcile::scope::Scope;
+use pvegraph_reconcile::sent::{self, Compared, Sent};
 use pvegraph_reconcile::stored::{self, Binding};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// The file of hashes of passwords.
+const SECRETS: &str = "secrets.json";
 
 /// A graph that has nothing but a lease, which is always ours, and bindings.
 #[derive(Default)]
@@ -295,6 +299,13 @@ impl Rig {
                 continue;
             }
             let Some(has) = guest.vmid.and_then(|vmid| live.guests.get(&vmid)) else {
+                if let Some(clone) = &guest.clone_of
+                    && let Some(name) = &clone.snapshot
+                    && let Some(source) = desired.source(clone).and_then(|vmid| live.guests.get(&vmid))
+                {
+                    let config = live::snapshot(&self.client, source, name).await.unwrap();
+                    around.snapshots.insert((source.vmid, name.clone()), config);
+                }
                 diffs.push(diff::missing(guest));
                 continue;
             };
@@ -311,6 +322,10 @@ impl Rig {
                 around.clones.insert(has.vmid, live::linked_clones(&self.client, has).await.unwrap());
             }
             around.pending.insert(has.vmid, pending);
+            if has.config.contains_key("parent") {
+                let volumes = live::snapshotted(&self.client, has).await.unwrap();
+                around.snapshotted.insert(has.vmid, volumes);
+            }
             if !guest.may_be_on(&has.node)
                 && let Ok(Some(says)) = live::migration(&self.client, has, guest.node.as_deref()).await
             {
@@ -341,7 +356,9 @@ impl Rig {
     async fn plan_of(&self, desired: &Desired) -> Plan {
         let live = live::read(&self.client, None).await.unwrap();
         let mut around = Around::of(&live);
-        let diffs = self.diffs(desired, &live, &mut around).await;
+        let desired = &*stored::numbered(&self.bindings, desired);
+        let mut diffs = self.diffs(desired, &live, &mut around).await;
+        self.compare_secrets(desired, &live, &mut diffs);
         plan(&Input {
             desired,
             generation: 1,
@@ -355,6 +372,25 @@ impl Rig {
             now: now(),
             nonce: "rig",
         })
+    }
+
+    fn compare_secrets(&self, desired: &Desired, live: &Live, diffs: &mut [GuestDiff]) -> Compared {
+        let kept = Sent::read(&self.dir.path().join(SECRETS)).unwrap();
+        let read = |_: &SecretRef| self.secret.clone().ok_or_else(|| "there are none".to_owned());
+        sent::compare(desired, live, diffs, kept.as_ref(), read)
+    }
+
+    /// What comes of comparing passwords.
+    pub async fn secrets(&self) -> Compared {
+        let live = live::read(&self.client, None).await.unwrap();
+        let mut diffs = self.diffs(&self.desired, &live, &mut Around::of(&live)).await;
+        self.compare_secrets(&self.desired, &live, &mut diffs)
+    }
+
+    /// The text of every file that runs left.
+    pub fn texts(&self) -> String {
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+        std::fs::read_dir(self.dir.path()).unwrap().map(|entry| read(entry.unwrap().path())).collect()
     }
 
     /// A plan that nothing forbids.
@@ -435,7 +471,7 @@ impl Rig {
             told: BTreeMap::new(),
         };
         let audit = Audit::open(&self.dir.path().join("audit.jsonl"), None).unwrap();
-        let run = Run::new(setup, journal, audit);
+        let run = Run::new(setup, journal, audit, Sent::open(&self.dir.path().join(SECRETS)).unwrap());
         let mut going = Box::pin(run.go());
         let mut seen = || see(&std::fs::read_to_string(&path).unwrap());
         let went = std::future::poll_fn(|context| {
@@ -466,6 +502,18 @@ impl Rig {
         }
         self.kept.0.lock().unwrap().clone_from(kept);
         self.noted();
+    }
+
+    /// Cuts a plan's journal back to this, as if its process had been killed then. A hash of a password that was taken is only about to be sent
+    /// again.
+    pub fn cut_back(&self, plan: &Plan, journal: &str) {
+        std::fs::write(self.journal(plan), journal).unwrap();
+        let path = self.dir.path().join(SECRETS);
+        let mut kept: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for entry in kept["guests"].as_object_mut().unwrap().values_mut() {
+            *entry = json!({ "coming": entry["sent"]["hash"] });
+        }
+        std::fs::write(&path, kept.to_string()).unwrap();
     }
 
     /// What runs noted at bindings counts from now on.

@@ -274,3 +274,61 @@ fn a_templates_defaults_are_for_new_guests_that_say_nothing_else() {
     let told = calls(&made.plan()).join("\n");
     assert!(told.contains("memory=") && !told.contains("cores"), "{told}");
 }
+
+/// `volume_has_feature` of PVE's storages.
+///
+/// Seen failing with: snapshots of any storage that are copied, and templates on any that are built on (random estates).
+#[test]
+fn what_a_storage_can_not_copy_is_refused() {
+    let with = |guest: Value, kind: &str, template: bool| {
+        let mut estate = estate(guest);
+        estate.around.storage_types.insert("lvm".to_owned(), kind.to_owned());
+        let source = &mut estate.guests[0];
+        if !template {
+            source.config.remove("template");
+        }
+        estate.around.snapshots.insert((9_000, "before".to_owned()), Some(source.config.clone()));
+        blocked(&estate.plan())
+    };
+    let of_snapshot = || json!({ "clone": { "from": 9000, "full": true, "snapshot": "before" } });
+    for kind in ["zfspool", "lvm", "nfs"] {
+        let told = with(of_snapshot(), kind, false);
+        assert!(
+            told.contains(&format!(
+                "`clone.snapshot`: the disk scsi0 of the snapshot before of 9000 is on lvm ({kind})"
+            )),
+            "{told}"
+        );
+    }
+    assert_eq!(with(of_snapshot(), "lvmthin", false), "");
+    let linked = || json!({ "clone": { "from": 9000 } });
+    assert!(
+        with(linked(), "lvm", true)
+            .contains("`clone.full`: the disk scsi0 of the template 9000 is on lvm (lvm)")
+    );
+    assert_eq!(with(linked(), "zfspool", true), "");
+}
+
+/// One that nobody makes would be waited for for ever.
+///
+/// Seen failing with: copies of observed guests that wait (random estates).
+#[test]
+fn a_copy_of_an_absent_guest_that_is_only_observed_is_refused() {
+    let guests = json!([{ "vmid": 300, "policy": "observe" }, { "uid": "web", "clone": { "from": 300 } }]);
+    let mut estate = Estate::new(whole(json!({ "vms": guests })), &[template()]);
+    estate.bindings.clear();
+    let plan = estate.plan();
+    assert!(blocked(&plan).contains("web: `clone.from`: the cluster has no guest 300"), "{}", blocked(&plan));
+    assert_eq!(plan.postponed, []);
+}
+
+/// It has its source's, whichever that is.
+///
+/// Seen failing with: a copy that is taken to have the password already.
+#[test]
+fn a_copy_gets_its_own_password() {
+    let mut estate =
+        estate(json!({ "clone": { "from": "golden" }, "cipassword": { "file": "/run/password" } }));
+    estate.guests[0].config.insert("cipassword".to_owned(), "**********".to_owned());
+    assert_eq!(calls(&estate.plan())[2..], ["PUT /nodes/pve1/qemu/100/config cipassword=(a secret)"]);
+}

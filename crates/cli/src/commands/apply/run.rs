@@ -19,8 +19,9 @@ use pvegraph_reconcile::journal::{Event, Journal};
 use pvegraph_reconcile::live::Live;
 use pvegraph_reconcile::plan::{Operation, Plan};
 use pvegraph_reconcile::scope::{self, Scope};
+use pvegraph_reconcile::sent::Sent;
 use pvegraph_reconcile::stored::{self, EndOf};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,12 +29,11 @@ use super::Show;
 use super::events::Telling;
 use super::noted::{Noted, RUN_BEGINS_WITH};
 use super::preflight;
-use crate::commands::Global;
+use crate::commands::{Global, secrets};
 use crate::config::Settings;
 use crate::connect::HostLock;
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
-use crate::secret::{EnvSecret, Secret};
 
 /// All that a run needs, checked.
 pub struct Ready<'a> {
@@ -121,7 +121,7 @@ impl Ready<'_> {
         let actor = actor(&client);
         let noted = Noted::of(store, &id, &run_id, &plan, &desired, (&actor, &approver), resumed);
         noted.begins().await;
-        let secrets = |from: &SecretRef| secret(from);
+        let kept = |from: &SecretRef| secrets::read(from);
         let auto = approver == preflight::NOBODY;
         let keys = Asked { store, id: &id, plan: &plan, live: &seen, auto, scopes: Default::default() };
         let setup = Setup {
@@ -133,14 +133,14 @@ impl Ready<'_> {
             fence: &fence,
             progress: &telling,
             keys: &keys,
-            secrets: &secrets,
+            secrets: &kept,
             clock: &now,
             patience: Patience::default(),
             who: Who { actor: actor.clone(), approver: approver.clone() },
             valid_until,
             told,
         };
-        let run = Run::new(setup, journal, audit);
+        let run = Run::new(setup, journal, audit, Sent::open(&files.secrets())?);
         run.audited(
             json!({ "what": if resumed { "resume" } else { "begin" }, "operations": plan.operations.len() }),
         )?;
@@ -370,27 +370,6 @@ fn actor(client: &PveClient) -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
     format!("{user} on {} as {}", host(), client.account())
-}
-
-/// Reads a secret from where the desired state says that it is.
-fn secret(from: &SecretRef) -> Result<String, String> {
-    let (file, env) = match from {
-        SecretRef::File(path) => (Some(std::path::PathBuf::from(path)), None),
-        SecretRef::Env(variable) => {
-            let value = std::env::var(variable).map_err(|_| format!("the variable {variable} is not set"))?;
-            (None, Some(EnvSecret { variable: variable.clone(), value: value.into() }))
-        }
-    };
-    let secret = Secret {
-        what: "the secret".to_owned(),
-        setting: from.to_string(),
-        file: file.as_deref(),
-        credential: String::new(),
-        env: env.as_ref(),
-        variable: from.to_string(),
-    };
-    let read = secret.read_with(None).map_err(|error| pvegraph_sync::chain(&error))?;
-    read.map(|secret| secret.expose_secret().to_owned()).ok_or_else(|| secret.missing().to_string())
 }
 
 fn report(plan: &Plan, outcomes: &[Outcome], run: &str, ended: Ended) -> Report {
