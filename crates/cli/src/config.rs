@@ -387,12 +387,23 @@ impl Settings {
         Ok(found)
     }
 
+    /// The same, where any name may mean the only cluster if that has none: whoever asks it compares what it calls itself.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn meant(&self, name: Option<&str>) -> Result<Vec<&ClusterSettings>, ConfigError> {
+        match self.clusters.as_slice() {
+            [only] if only.name.is_none() => Ok(vec![only]),
+            _ => self.selected(name),
+        }
+    }
+
     /// The guests that no plan for a cluster takes down. `cluster`: the name that was given.
     ///
     /// # Errors
     /// There is no such cluster.
     pub fn keep_up(&self, cluster: Option<&str>) -> Result<BTreeSet<i64>, ConfigError> {
-        Ok(self.selected(cluster)?.iter().flat_map(|cluster| cluster.keep_up.iter().copied()).collect())
+        Ok(self.meant(cluster)?.iter().flat_map(|cluster| cluster.keep_up.iter().copied()).collect())
     }
 
     /// The store's password, if one is given anywhere.

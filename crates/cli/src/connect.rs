@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use pve_client::{Auth, CaSource, ClientConfig, Concurrency, PveClient, Timeouts};
@@ -169,7 +170,9 @@ impl HostLock {
             Failure::failed(format!("the lock file {} can't be {what}: {error}; {mend}", path.display()))
         };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // In a directory that everybody may write to, a link could be somebody else's.
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         let mut file = options.open(path).map_err(|error| failed("opened", error))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -207,12 +210,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where lock files go: the user's runtime directory, else the host's temporary one.
+/// Where lock files go: the user's runtime directory, or root's; else the host's temporary one.
 fn directory() -> PathBuf {
+    let of_root = || rustix::process::getuid().is_root().then(|| PathBuf::from("/run"));
     std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
+        .or_else(of_root)
         .filter(|path| path.is_dir())
-        .unwrap_or_else(|| Path::new(&std::env::temp_dir()).to_owned())
+        .unwrap_or_else(std::env::temp_dir)
 }
 
 /// Runs a command's asynchronous part.

@@ -181,7 +181,7 @@ pub static PLAN: Label<Row> = Label {
         "made_at" Integer "When it was made, in epoch seconds";
         "expires_at" Integer "When it is stale, in epoch seconds";
         "operations" Integer "How many operations it has";
-        "restarts" Integer "Guests that restart";
+        "restarts" Integer "Guests that restart or stop";
         "deletes" Integer "Guests that are deleted";
         "blast" Integer "Guests that feel something";
         "approver" Text "Who approved it: the word of whoever ran the command; null where nobody did";

@@ -39,6 +39,10 @@ pub fn reverse(
     for operation in plan.operations.iter().filter(|operation| done.contains(&operation.number)) {
         let subject = format!("{} (guest {})", operation.uid, operation.vmid);
         let mut leave = |field: &str, text: &str| left.push(Problem::new(&*subject, field, text).into());
+        // What else is done to a guest that the plan makes goes where that goes.
+        if operation.action != Action::Create && plan.makes(&operation.uid) {
+            continue;
+        }
         if let Some(text) = irreversible(operation.action) {
             leave("guest", text);
             continue;

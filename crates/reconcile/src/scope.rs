@@ -123,7 +123,7 @@ pub fn forbidden(
             && has.as_ref() != Some(pool)
         {
             return Some(format!(
-                "{subject}: identity conflict: the guests of its scope {name} are in the pool {pool}, and this one is not: add it there"
+                "{subject}: the guests of its scope {name} are in the pool {pool}, and this one is not: add it there"
             ));
         }
     }

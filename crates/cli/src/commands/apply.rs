@@ -128,6 +128,7 @@ impl Apply {
             preflight::possible(&plan)?;
             if plan.operations.is_empty() {
                 tracing::info!("{}: the plan is empty: there is nothing to do", plan.cluster);
+                global.print(&run::nothing(&plan))?;
                 return Ok(Exit::Success);
             }
             let store = connect::store(&settings, Access::Write).await?;

@@ -73,12 +73,10 @@ impl Approve {
             return Err(Failure::new(Exit::Blocked, text));
         }
         if plan.operations.is_empty() {
-            return Err(Failure::new(
-                Exit::Config,
-                of_file("it has no operations: there is nothing to approve".to_owned()),
-            ));
+            tracing::info!("{}", of_file("it has no operations: there is nothing to approve".to_owned()));
+            return Ok(Exit::Success);
         }
-        let approver = self.by.or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
+        let approver = self.by.or_else(super::user).filter(|name| !name.trim().is_empty());
         let Some(approver) = approver else {
             return Err(Failure::new(Exit::Config, "who approves it is not known: say it with --by NAME"));
         };

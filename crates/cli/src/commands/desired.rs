@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::desired::{Desired, to_document};
+use pvegraph_reconcile::desired::{Desired, Guest, to_document};
 use pvegraph_reconcile::document::Document;
 use pvegraph_reconcile::edits::{Edits, edits};
 use pvegraph_reconcile::import::merged;
@@ -123,7 +123,15 @@ impl Import {
         let to = merged(&from.desired, &wanted, &document, self.prune);
         // A guest that was made without a number has its binding's.
         let whole = stored::numbered(&from.bindings, &to);
-        let mut problems = inventory.check(&whole);
+        // What stands in the graph already is not this document's fault.
+        let (mut problems, older): (Vec<_>, Vec<_>) =
+            inventory.check(&whole).into_iter().partition(|problem| {
+                let stays = |guest: &&Guest| !wanted.guests.contains_key(&guest.uid);
+                !whole.guests.values().filter(stays).any(|guest| guest.label() == problem.subject)
+            });
+        for problem in older {
+            tracing::warn!("desired in the graph already, and not in this document: {problem}");
+        }
         // A guest that stays because the document does not name it may want the same as one that it names.
         problems.extend(pvegraph_reconcile::desired::check(&whole));
         if !problems.is_empty() {
@@ -203,9 +211,6 @@ pub async fn cluster(
     given: Option<ClusterId>,
     named: Option<String>,
 ) -> Result<ClusterId, Failure> {
-    if let Some(id) = given {
-        return Ok(id);
-    }
     let invalid = |error: pvegraph_inventory::InvalidClusterId| Failure::new(Exit::Config, error);
     let mut known = stored::clusters(store).await?;
     let rows = store
@@ -213,6 +218,18 @@ pub async fn cluster(
         .await?;
     known.extend(rows.rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)));
     known.extend(settings.clusters.iter().filter_map(|cluster| cluster.name.clone()));
+    if let Some(id) = given {
+        // Where none is known yet, this is how the first gets its name.
+        if known.is_empty() || known.contains(id.as_str()) {
+            return Ok(id);
+        }
+        let list = known.into_iter().collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "neither the graph nor the configuration knows a cluster {id} (they know: {list}): write one of these, or sync it first, or give \
+             it this `name` in the configuration"
+        );
+        return Err(Failure::new(Exit::Config, text));
+    }
     match named {
         Some(name) if known.contains(&name) => return name.parse().map_err(invalid),
         Some(name) => {

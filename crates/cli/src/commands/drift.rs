@@ -70,8 +70,8 @@ async fn from_graph(settings: &Settings, name: Option<&str>, global: &Global) ->
     let store = connect::store(settings, Access::Read).await?;
     let known = stored::clusters(&*store).await?;
     let mut found = Vec::new();
-    for cluster in settings.selected(name)? {
-        let (id, client) = identified(settings, cluster).await?;
+    for cluster in settings.meant(name)? {
+        let (id, client) = identified(settings, cluster, name).await?;
         if !known.contains(id.as_str()) {
             tracing::info!("{id}: nothing is desired");
             continue;
@@ -142,7 +142,7 @@ pub fn refused(subject: &str, problems: &[Problem]) -> Failure {
 /// # Errors
 /// There are several, or it does not answer.
 pub async fn one_cluster(settings: &Settings, name: Option<&str>) -> Result<(ClusterId, PveClient), Failure> {
-    let clusters = settings.selected(name)?;
+    let clusters = settings.meant(name)?;
     let [cluster] = clusters.as_slice() else {
         let names: Vec<String> = clusters.iter().map(|cluster| cluster.label()).collect();
         let text = format!(
@@ -151,7 +151,7 @@ pub async fn one_cluster(settings: &Settings, name: Option<&str>) -> Result<(Clu
         );
         return Err(Failure::new(Exit::Config, text));
     };
-    identified(settings, cluster).await
+    identified(settings, cluster, name).await
 }
 
 /// The same, where it is the cluster that the graph knows by this identifier: a restored copy of it has the same names and guests.
@@ -168,16 +168,23 @@ pub async fn proven_cluster(
     Ok((id, client))
 }
 
-/// A configured cluster's client, with its identifier.
+/// A configured cluster's client, with its identifier. `asked`: the one that it has to be.
 async fn identified(
     settings: &Settings,
     cluster: &ClusterSettings,
+    asked: Option<&str>,
 ) -> Result<(ClusterId, PveClient), Failure> {
     let client = connect::client(settings, cluster)?;
-    let id = match &cluster.name {
+    let id: ClusterId = match &cluster.name {
         Some(name) => name.parse().map_err(|error: InvalidClusterId| Failure::new(Exit::Config, error))?,
         None => live::cluster_id(&client).await?,
     };
+    if let Some(asked) = asked.filter(|asked| *asked != id.as_str()) {
+        let text = format!(
+            "there is no cluster named {asked:?} in the configuration; the one that is there is {id}"
+        );
+        return Err(Failure::new(Exit::Config, text));
+    }
     Ok((id, client))
 }
 

@@ -35,6 +35,12 @@ use crate::exit::{self, Exit, Failure};
 use crate::logging::{LogFormat, Verbosity};
 use crate::render::{Output, Report};
 
+/// The name of whoever runs the command, where the environment tells it.
+pub fn user() -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    variable("USER").or_else(|| variable("LOGNAME"))
+}
+
 const EXAMPLES: &str = "\
 Examples:
   pvegraph demo

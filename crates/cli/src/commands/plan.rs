@@ -9,7 +9,7 @@ use clap::Args;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use pve_client::PveClient;
-use pvegraph_graph::{Rows, Store};
+use pvegraph_graph::{Rows, Store, apply_lease};
 use pvegraph_inventory::GuestType;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
@@ -148,6 +148,9 @@ impl PlanCommand {
         connect::block_on(async {
             let store = connect::store(&settings, Access::Read).await?;
             let Planned { plan, stored, cluster_seconds } = self.of.planned(&settings, &*store).await?;
+            if apply_lease::paused(&*store, &plan.cluster).await? {
+                tracing::warn!("applies to {} are paused: `pvegraph resume` lets them go on", plan.cluster);
+            }
             told(&plan, not_managed(&stored.desired), Some(cluster_seconds), self.out.as_deref(), global)?;
             Ok(match (plan.blocked.is_empty(), plan.operations.is_empty()) {
                 (false, _) => Exit::Blocked,
@@ -180,6 +183,9 @@ pub fn told(
     })?;
     for one in &plan.blocked {
         tracing::error!("blocked: {one}");
+    }
+    if !plan.observed.is_empty() {
+        tracing::warn!("only observed, differing, and left alone: {}", plan.observed.join(", "));
     }
     for one in &plan.warnings {
         tracing::warn!("{one}");

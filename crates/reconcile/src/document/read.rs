@@ -1,5 +1,8 @@
 //! Reading a document: its form, then its keys, then the types of its values. All wrong keys are told at once.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Document, VERSION, json_schema, sections};
@@ -47,6 +50,7 @@ pub enum DocumentError {
 pub fn read(text: &str, form: Form) -> Result<Document, DocumentError> {
     let value: Value = match form {
         Form::Json => serde_json::from_str(text)
+            .map(|Once(value)| value)
             .map_err(|error| DocumentError::Form { form: "JSON", problem: place_only(&error) })?,
         Form::Toml => toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -71,8 +75,72 @@ pub fn read(text: &str, form: Form) -> Result<Document, DocumentError> {
     Ok(document)
 }
 
+/// A value in whose objects no key stands twice. (JSON's readers take the last one.)
+struct Once(Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(Once(value)) = items.next_element()? {
+                    all.push(value);
+                }
+                Ok(Value::Array(all))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+                let mut all = Map::new();
+                while let Some((key, Once(value))) = entries.next_entry::<String, Once>()? {
+                    if all.insert(key, value).is_some() {
+                        return Err(A::Error::custom("a key stands twice"));
+                    }
+                }
+                Ok(Value::Object(all))
+            }
+        }
+        deserializer.deserialize_any(Any).map(Self)
+    }
+}
+
 fn place_only(error: &serde_json::Error) -> String {
-    let kind = if error.is_eof() { "it ends too early" } else { "it can't be parsed" };
+    let kind = match error {
+        _ if error.is_eof() => "it ends too early",
+        // The form was right.
+        _ if error.is_data() => "a key stands twice in one object, and which is meant is not known:",
+        _ => "it can't be parsed",
+    };
     format!("{kind} at line {}, column {}", error.line(), error.column())
 }
 

@@ -27,9 +27,9 @@ fn forbidden(field: &str, text: impl Into<String>) -> Forbidden {
 pub(super) fn hopeless(diff: &GuestDiff, binding: Option<&Binding>) -> Option<Forbidden> {
     let is = |class: &dyn Fn(&Class) -> bool| diff.changes.iter().find(|change| class(&change.class));
     if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
-        let text = if reserved(binding).is_some() {
+        let text = if let Some(run) = reserved(binding) {
             format!(
-                "its number was only kept for it, and another guest has it now: run `pvegraph release {}`, and plan again",
+                "its number was kept for it, and what has it now is not known to be this guest: where the run {run} is making it just now,                  wait; where that was cut off, `pvegraph resume`; else it is another guest: run `pvegraph release {}`, and plan again",
                 diff.uid
             )
         } else {
@@ -80,7 +80,7 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
     let scope = scope_of(input.scopes, live.vmid)?;
     if let Some(pool) = scope.pool.as_ref().filter(|pool| live.pool.as_ref() != Some(pool)) {
         let text = format!(
-            "identity conflict: the guests of scope {} are in the pool {pool}, and this one is not: add it there, or desire \
+            "the guests of scope {} are in the pool {pool}, and this one is not: add it there, or desire \
              another number",
             scope.name
         );
@@ -111,7 +111,7 @@ pub(super) fn keys<'a>(input: &Input<'a>, guest: &Guest, live: &LiveGuest) -> Re
 pub(super) fn scope_of(scopes: &[Scope], vmid: i64) -> Result<&Scope, Forbidden> {
     let Some(scope) = scope::of(scopes, vmid) else {
         let text = format!(
-            "identity conflict: {vmid} is in no scope in which guests may be touched: `pvegraph scope set NAME --vmids FIRST-LAST`"
+            "{vmid} is in no scope in which guests may be touched: `pvegraph scope set NAME --vmids FIRST-LAST`"
         );
         return Err(forbidden("vmid", text));
     };

@@ -6,7 +6,8 @@ use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::Guest;
 
 fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    let names: Vec<_> = names.into_iter().map(String::as_str).collect();
+    if names.is_empty() { "those that it gets (it has none)".to_owned() } else { names.join(", ") }
 }
 
 /// The node is there and online.

@@ -200,7 +200,7 @@ pub struct Plan {
     pub policies: BTreeMap<String, String>,
     /// Guests that are only observed and differ.
     pub observed: Vec<String>,
-    /// Guests that restart.
+    /// Guests that restart or stop.
     pub restarts: usize,
     /// Guests that are deleted.
     pub deletes: usize,
@@ -446,11 +446,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
         operation.blast = operation.affects.len();
         felt.extend(operation.affects.iter().cloned());
     }
-    let uids = |effect: Effect| -> BTreeSet<&str> {
-        let of = plan.operations.iter().filter(|operation| operation.effect == effect);
+    let uids = |effects: &[Effect]| -> BTreeSet<&str> {
+        let of = plan.operations.iter().filter(|operation| effects.contains(&operation.effect));
         of.map(|operation| operation.uid.as_str()).collect()
     };
-    (plan.restarts, plan.deletes) = (uids(Effect::Restart).len(), uids(Effect::Delete).len());
+    (plan.restarts, plan.deletes) =
+        (uids(&[Effect::Restart, Effect::Stop]).len(), uids(&[Effect::Delete]).len());
     plan.blast = felt.len();
     plan.blocked.extend(guard::limits(input, &plan).into_iter().map(Remark::from));
     plan.blocked.extend(guard::copied_from(input, &plan).into_iter().map(Remark::from));

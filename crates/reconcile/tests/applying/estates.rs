@@ -511,7 +511,7 @@ impl Estate {
                 let storage = STORAGES[new.placed.storage.unwrap_or(1)];
                 entry["scsi0"] =
                     json!({ "storage": storage, "size": if new.wants.grow { "6G" } else { "1G" } });
-                if entry.get("node").is_none() {
+                if entry.get("node").is_none() && entry.get("nodes").is_none() {
                     entry["node"] = json!("pve1");
                 }
             }

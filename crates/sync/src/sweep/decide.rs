@@ -175,7 +175,7 @@ impl Guard {
             return Ok(());
         }
         Err(format!(
-            "{} would be deleted, more than {} %: nothing was deleted; if they are really gone, run once with \
+            "{} would be deleted, more than {} %: none of them was deleted; if they are really gone, run once with \
              --max-delete-percent 100",
             beyond.join(", "),
             self.max_delete_percent

@@ -367,9 +367,14 @@ async fn interrupts(fence: &Fence<'_>) -> std::convert::Infallible {
 
 /// Who applies.
 fn actor(client: &PveClient) -> String {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    let user = crate::commands::user().unwrap_or_else(uid);
     format!("{user} on {} as {}", host(), client.account())
+}
+
+/// What is told of a plan of nothing.
+pub fn nothing(plan: &Plan) -> Report {
+    report(plan, &[], "", Ended::Applied)
 }
 
 fn report(plan: &Plan, outcomes: &[Outcome], run: &str, ended: Ended) -> Report {
@@ -398,6 +403,6 @@ fn report(plan: &Plan, outcomes: &[Outcome], run: &str, ended: Ended) -> Report 
     Report::new(Rows { columns, rows })
         .with_extra("cluster_id", plan.cluster.as_str())
         .with_extra("plan", plan.sha256())
-        .with_extra("run", run)
+        .with_extra("run", Some(run).filter(|run| !run.is_empty()))
         .with_extra("exit", ended.code())
 }
