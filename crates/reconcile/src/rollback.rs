@@ -10,7 +10,7 @@ use crate::desired::{Desired, Guest, Problem};
 use crate::diff::{Change, Class, shown};
 use crate::document::{Policy, Power};
 use crate::live::LiveGuest;
-use crate::plan::{Action, Effect, Pending, Plan, Remark};
+use crate::plan::{Action, Effect, Operation, Pending, Plan, Remark};
 
 /// What a reverse plan is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,11 @@ pub fn reverse(
         let mut leave = |field: &str, text: &str| left.push(Problem::new(&*subject, field, text).into());
         // What else is done to a guest that the plan makes goes where that goes.
         if operation.action != Action::Create && plan.makes(&operation.uid) {
+            continue;
+        }
+        // One that was taken beforehand stays, and is no change of the guest.
+        let others = |other: &Operation| other.uid == operation.uid && other.action != Action::Snapshot;
+        if operation.action == Action::Snapshot && plan.operations.iter().any(others) {
             continue;
         }
         if let Some(text) = irreversible(operation.action) {

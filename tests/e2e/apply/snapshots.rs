@@ -157,3 +157,22 @@ async fn guests_become_templates_and_stay_it() {
     bench.rig.run(&["plan"]).await.ended(6).says(&["vm-107 (guest 107): `template`", "has snapshots"]);
     bench.server.shutdown().await;
 }
+
+/// Seen failing with: an option that nobody hands on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_taken_before_a_restart_where_it_is_asked_for() {
+    let bench = Bench::new().await;
+    bench.desire(&[(100, json!({ "cores": 4, "reboot": "allow" })), (101, json!({ "tags": ["web"] }))]).await;
+    let names = |vmid: u32| -> Vec<String> {
+        let of = |guest: &pve_sim::Guest| guest.snapshots.iter().map(|one| one.name.clone()).collect();
+        bench.world().read(|state| of(&state.guests[&vmid]))
+    };
+    bench.rig.run(&["plan", "--snapshot-before", "--out", "plan.json"]).await.ended(0);
+    bench.apply(&[]).await.ended(0);
+    let taken = names(100);
+    assert!(taken.len() == 1 && taken[0].starts_with("before-") && taken[0].len() == 15, "{taken:?}");
+    assert!(names(101).is_empty());
+    assert_eq!((bench.option(100, "cores").as_str(), bench.option(101, "tags").contains("web")), ("4", true));
+    bench.rig.run(&["plan", "--exit-code"]).await.ended(0);
+    bench.server.shutdown().await;
+}

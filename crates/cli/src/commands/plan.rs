@@ -64,6 +64,10 @@ pub struct Of {
     #[arg(long, value_name = "UID")]
     resend_secrets: Vec<String>,
 
+    /// Take a snapshot of each guest before what restarts it or has no way back, where its storages can
+    #[arg(long)]
+    snapshot_before: bool,
+
     /// The cluster of this name
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -90,7 +94,13 @@ impl Of {
 
     /// Nothing is agreed to.
     pub fn nothing_agreed() -> Self {
-        Self { allow_delete: Vec::new(), mark: Vec::new(), resend_secrets: Vec::new(), cluster: None }
+        Self {
+            allow_delete: Vec::new(),
+            mark: Vec::new(),
+            resend_secrets: Vec::new(),
+            snapshot_before: false,
+            cluster: None,
+        }
     }
 
     /// Makes the plan on this ground. Where something else is put there than what the graph desires (the way back), it holds for as long as
@@ -106,6 +116,7 @@ impl Of {
             delete: self.allow_delete.iter().cloned().collect(),
             mark: self.mark.iter().cloned().collect(),
             resend: self.resend_secrets.iter().cloned().collect(),
+            snapshot: self.snapshot_before,
         };
         let mut around = Around { pending: found.pending.clone(), ..Around::of(&found.live) };
         surveyed(client, &stored.desired, &found, &mut around).await;

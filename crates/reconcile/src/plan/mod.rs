@@ -1,6 +1,7 @@
 //! From differences to operations: what would be done, in which order, with which effect, and what forbids it. Pure: it is made of
 //! what was read, and does nothing.
 
+mod beforehand;
 mod clone;
 mod create;
 mod effect;
@@ -194,7 +195,7 @@ pub struct Plan {
     pub blocked: Vec<Remark>,
     /// What is left for a later plan, and why.
     pub postponed: Vec<Remark>,
-    /// What policies warn of.
+    /// What policies warn of, and what else should be known before it is applied.
     pub warnings: Vec<Remark>,
     /// The policies that were asked, with the SHA-256 of each.
     pub policies: BTreeMap<String, String>,
@@ -360,6 +361,8 @@ pub struct Consent {
     pub mark: BTreeSet<String>,
     /// Guests whose secrets are sent anew: PVE never tells them, so that no difference is seen.
     pub resend: BTreeSet<String>,
+    /// A snapshot is taken before what restarts a guest or has no way back.
+    pub snapshot: bool,
 }
 
 /// What a plan is made of.
@@ -432,6 +435,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
             Ok(found) => {
                 plan.operations.extend(found.operations);
                 plan.postponed.extend(found.postponed);
+                plan.warnings.extend(found.warnings);
             }
             Err((field, text)) => plan.blocked.push(Problem::new(guest.label(), field, text).into()),
         }

@@ -10,7 +10,9 @@ use super::create::create;
 use super::guard::{self, Forbidden};
 use super::request::{Method, Request};
 use super::values::{Values, not_understood};
-use super::{Action, Effect, Input, Operation, Pending, Remark, canonical_json, effect, known, migrate};
+use super::{
+    Action, Effect, Input, Operation, Pending, Remark, beforehand, canonical_json, effect, known, migrate,
+};
 use crate::canonical::{Canonical, hex, is_disk, is_nic};
 use crate::desired::{Guest, Problem};
 use crate::diff::{self, Change, Class, GuestDiff};
@@ -31,6 +33,7 @@ const KEEPS_DISKS: &str = "the guest is protected, and keeps its disks: take `pr
 pub(super) struct Found {
     pub(super) operations: Vec<Operation>,
     pub(super) postponed: Vec<Remark>,
+    pub(super) warnings: Vec<Remark>,
 }
 
 /// SHA-256 of what waits for a restart.
@@ -58,9 +61,9 @@ pub(super) fn of(
         }
         if let Some(text) = super::clone::waits(input, guest) {
             let postponed = vec![Problem::new(guest.label(), "clone.from", text).into()];
-            return Ok(Found { operations: Vec::new(), postponed });
+            return Ok(Found { postponed, ..Found::default() });
         }
-        return Ok(Found { operations: create(input, guest, diff, taken)?, postponed: Vec::new() });
+        return Ok(Found { operations: create(input, guest, diff, taken)?, ..Found::default() });
     };
     guard::own_volumes(guest)?;
     let marked = live.is_marked(&input.desired.cluster, &guest.uid);
@@ -126,6 +129,9 @@ pub(super) fn of(
             guard::allowed(scope, Action::Mark)?;
         }
         found.operations.push(one.destroy(diff));
+        if input.consent.snapshot {
+            beforehand::enter(&one, scope, &mut found);
+        }
         return Ok(found);
     }
     let mut by_action: BTreeMap<Action, Vec<&Change>> = BTreeMap::new();
@@ -146,6 +152,9 @@ pub(super) fn of(
         if operation.effect == Effect::Restart {
             guard::allowed(scope, Action::Power)?;
         }
+    }
+    if input.consent.snapshot {
+        beforehand::enter(&one, scope, &mut found);
     }
     Ok(found)
 }

@@ -69,13 +69,19 @@ fn down(operation: &Operation) -> bool {
     matches!(operation.effect, Effect::Stop | Effect::Delete)
 }
 
+/// A snapshot beside other operations is of the guest as it is before them; the marker is put on first, because nothing is done without it.
+fn rank(action: Action) -> (bool, Action) {
+    let before = matches!(action, Action::Create | Action::Mark);
+    (!(before || action == Action::Snapshot), action)
+}
+
 /// Puts operations into their order and says of each which ones have to be done before.
 pub(super) fn order(desired: &Desired, dependents: &Dependents<'_>, operations: &mut [Operation]) {
     let depth = depths(desired);
     operations.sort_by_cached_key(|operation| {
         let depth = depth.get(operation.uid.as_str()).copied().unwrap_or_default();
         let (up, depth) = if down(operation) { (false, -depth) } else { (true, depth) };
-        (operation.action, up, depth, operation.uid.clone())
+        (rank(operation.action), up, depth, operation.uid.clone())
     });
     let mut last: BTreeMap<String, usize> = BTreeMap::new();
     let mut same: BTreeMap<(Action, bool, String), usize> = BTreeMap::new();

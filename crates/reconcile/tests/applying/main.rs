@@ -3,6 +3,7 @@
 // A failed expectation anywhere in a test is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod beforehand;
 mod busy;
 mod destroy;
 mod estates;
