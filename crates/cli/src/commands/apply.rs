@@ -135,7 +135,7 @@ impl Apply {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let refusal = match refusal {
-                None => preflight::placed(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired)?,
                 refusal => refusal,
             };
             if let Some(refusal) = refusal {
@@ -192,7 +192,7 @@ impl Resume {
             let approved = preflight::still_approved(&*store, &id, &plan, &record.approver, now).await?;
             let keep_up = settings.keep_up(self.cluster.as_deref())?;
             let refusal = match refusal {
-                None => preflight::placed(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired)?,
                 refusal => refusal,
             };
             let refusal = match refusal {
