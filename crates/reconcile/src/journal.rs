@@ -1,7 +1,7 @@
 //! The journal of a run: what was about to be sent, what was sent, and what came of it, each on the disk before the next step.
 //!
 //! For each call of an operation: `intent` (before it is sent) → `dispatched` (PVE has answered, with a task or without) →
-//! `task_done` (the task's end) → `verified` | `failed` | `unknown`. A call that has an intent and no end when the file is
+//! `task_done` (the task's end) → `verified` | `failed` | `unknown`; `needless` where it need not be sent. A call that has an intent and no end when the file is
 //! opened was cut off: [`crate::apply`] looks for what came of it. The graph is not needed for any of this, because Neo4j may
 //! run on a guest that the run touches.
 //!
@@ -146,6 +146,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         waiting: Vec<String>,
         /// What the guest's configuration is now.
+        #[serde(default)]
+        after: Found,
+    },
+    /// The call is not sent, because there is no reason for it any more: it counts as done.
+    Needless {
+        /// Which.
+        #[serde(flatten)]
+        call: Call,
+        /// What the guest's configuration is.
         #[serde(default)]
         after: Found,
     },
@@ -302,6 +311,12 @@ impl Record {
                 self.begun(*call)?;
                 let (waiting, after) = (waiting.clone(), after.clone());
                 self.calls.insert(*call, Reached::Verified { waiting, after });
+            }
+            Event::Needless { call, after } => {
+                if !matches!(self.calls.get(call), None | Some(Reached::NotDone)) {
+                    return Err("a call that was sent already is said to be needless".to_owned());
+                }
+                self.calls.insert(*call, Reached::Verified { waiting: Vec::new(), after: after.clone() });
             }
             // A call that fails before it is sent has no intent.
             Event::Failed { call, reason } => {

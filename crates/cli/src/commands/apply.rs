@@ -151,7 +151,7 @@ impl Apply {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let refusal = match refusal {
-                None => preflight::placed(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired)?,
                 refusal => refusal,
             };
             if let Some(refusal) = refusal {
@@ -217,7 +217,7 @@ impl Resume {
                 refusal => refusal,
             };
             let refusal = match refusal {
-                None => preflight::placed(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired)?,
                 refusal => refusal,
             };
             let refusal = match refusal {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pve_client::{ApiError, TaskFilter, Upid};
 use pvegraph_inventory::GuestType;
 
-use super::conditions::before;
+use super::conditions::{before, needless};
 use super::fence::Stop;
 use super::kinds::task_kinds;
 use super::look::{Look, look};
@@ -127,6 +127,9 @@ impl Sending<'_, '_> {
             Ok(looked) => looked,
             Err(outcome) => return Ok(Known::Ended(self.end(outcome)?)),
         };
+        if needless(operation, request, &found) {
+            return self.not_needed(found);
+        }
         // If the answer gets lost, the task that is there then and not now is this call's.
         let others = match self.tasks((run.setup.clock)()).await {
             Ok(others) => others.iter().map(ToString::to_string).collect(),
@@ -186,6 +189,19 @@ impl Sending<'_, '_> {
             }
             Err(error) => self.conclude(&found, Said::Refused(error), &hidden).await,
         }
+    }
+
+    /// There is no reason for the call any more: it counts as done.
+    fn not_needed(&self, found: Found) -> Result<Known, LinesError> {
+        let Self { run, at, operation, .. } = *self;
+        tracing::info!("{}", self.told("nothing waits for its restart any more, and it is not restarted"));
+        let after = Found { rest: None, ..found };
+        run.note(Event::Needless { call: at, after: after.clone() })?;
+        let mut state = run.state();
+        state.touched.insert(at.op);
+        state.last.insert(operation.vmid, after);
+        drop(state);
+        Ok(Known::Ended(End::Verified { waiting: Vec::new() }))
     }
 
     fn failed_by(&self, error: &ApiError) -> Outcome {

@@ -4,6 +4,7 @@ use pve_client::ApiError;
 
 use super::Run;
 use super::destroy::destroys;
+use super::harsh::harm;
 use super::kinds::goes_back;
 use super::look::Look;
 use super::placed::{elsewhere, goes};
@@ -21,6 +22,10 @@ impl Run<'_> {
         request: &Request,
         seen: &Look,
     ) -> Result<Result<(), String>, ApiError> {
+        let Operation { uid, vmid, .. } = operation;
+        if let Some(what) = self.setup.desired.guests.get(uid).and_then(|guest| harm(guest, request)) {
+            return Ok(Err(format!("{uid} (guest {vmid}): {what}")));
+        }
         match request.target() {
             Some(target) => self.may_migrate(operation, target, seen).await,
             None if destroys(request) => self.may_destroy(operation, seen).await,

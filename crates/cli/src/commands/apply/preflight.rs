@@ -7,7 +7,7 @@ use pve_client::PveClient;
 use pvegraph_graph::Statement;
 use pvegraph_graph::Store;
 use pvegraph_inventory::ClusterId;
-use pvegraph_reconcile::apply::{Copied, Files, Outcome, is_known, misplaced, missing, needed, odd};
+use pvegraph_reconcile::apply::{Copied, Files, Outcome, harsh, is_known, misplaced, missing, needed, odd};
 use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
@@ -70,11 +70,11 @@ pub async fn current(
     Ok((stored.desired, why))
 }
 
-/// Why a plan takes guests where nobody desires them. The way back from a run of this host takes them to where that found them.
+/// Why a plan takes guests where nobody desires them, or does more to them than is desired. The way back from a run of this host takes them to where that found them.
 ///
 /// # Errors
 /// The journals of this host, or the plan that it takes back, can't be read.
-pub fn placed(files: &Files, plan: &Plan, desired: &Desired) -> Result<Option<Refusal>, Failure> {
+pub fn as_desired(files: &Files, plan: &Plan, desired: &Desired) -> Result<Option<Refusal>, Failure> {
     let undone = match &plan.back_of {
         None => None,
         Some(sha256) => {
@@ -86,7 +86,7 @@ pub fn placed(files: &Files, plan: &Plan, desired: &Desired) -> Result<Option<Re
             Some(super::kept(&files.plan_of(&run.run)?)?)
         }
     };
-    let why = misplaced(plan, desired, undone.as_ref());
+    let why = misplaced(plan, desired, undone.as_ref()).or_else(|| harsh(plan, desired));
     Ok(why.map(|why| Refusal { exit: Exit::Blocked, why }))
 }
 
