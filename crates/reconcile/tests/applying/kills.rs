@@ -3,8 +3,8 @@
 //!
 //! A run within this process is looked at after each of its steps: what journal, graph and cluster are then is what a killed process leaves
 //! behind. Each such moment is put back, and another run goes on there. After an `intent` there are two: before the call is sent, and when
-//! Proxmox VE has done it. Of every twelfth such moment the run that goes on is killed as well, at one of its own moments, another one each time, and a
-//! third run has to end it. `tests/e2e/apply/kills.rs` kills processes.
+//! Proxmox VE has done it. Of every twelfth such moment the run that goes on is killed as well, at one of its own moments, another one each
+//! time, and a third run has to end it. `tests/e2e/apply/kills.rs` kills processes.
 //!
 //! Seen failing with: an intent that is sent again without a look; a lost task that nobody looks for; a busy migration that is sent again
 //! after its work; what was made and is not bound; another guest that is taken for the one that was planned for; a container that is told
