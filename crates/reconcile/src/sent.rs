@@ -237,8 +237,7 @@ mod tests {
         }
     }
 
-    /// Seen failing with: hashes that count before the call was seen to be done; the guest's identity left out of account; a file that all
-    /// may read; no key.
+    /// Seen failing with: the guest's identity left out of account; a file that all may read.
     #[test]
     fn a_hash_counts_for_the_guest_that_was_seen_to_have_it_and_is_kept_for_its_owner() {
         let directory = tempfile::TempDir::new().unwrap();

@@ -140,7 +140,7 @@ async fn power_is_changed_and_a_restart_puts_what_waits_into_force() {
 
 /// A password that was changed where it is kept is drift, and one operation.
 ///
-/// Seen failing with: passwords that are left out of what `drift` compares; a file of hashes that `plan` does not read.
+/// Seen failing with: a file of hashes that nobody reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_was_changed_where_it_is_kept_is_drift_and_sent() {
     let bench = Bench::new().await;

@@ -14,8 +14,7 @@ fn desired_password() -> serde_json::Value {
 
 /// What was sent is known as a keyed hash: another password at its reference is a difference, of one operation.
 ///
-/// Seen failing with: a hash that counts before the call was seen to be done, one that is not kept, and one that does not count after the guest took
-/// it.
+/// Seen failing with: a hash that counts before the call was seen to be done, one that is not kept, and one of any guest of the number.
 #[tokio::test]
 async fn a_password_that_was_changed_where_it_is_kept_is_seen_and_sent() {
     let mut rig = Rig::new(vec![machine(100, "pve1"), machine(101, "pve1")]).await;
@@ -51,7 +50,7 @@ async fn a_password_that_was_changed_where_it_is_kept_is_seen_and_sent() {
     assert!(rig.planned().await.noop());
 }
 
-/// Seen failing with: a reference that can't be read taken for another password; one that is told as a difference.
+/// Seen failing with: a hash that is not kept.
 #[tokio::test]
 async fn what_can_not_be_compared_is_told_and_no_difference() {
     let mut rig = Rig::new(vec![machine(100, "pve1").config("cipassword", "**********")]).await;
@@ -74,7 +73,7 @@ async fn what_can_not_be_compared_is_told_and_no_difference() {
 
 /// A copy has its source's password until it gets its own; a new guest gets it with the call that makes it.
 ///
-/// Seen failing with: a copy that is taken to have its own; a password of a new guest that is not noted.
+/// Seen failing with: a copy that is taken to have its own; a hash that is not kept.
 #[tokio::test]
 async fn new_guests_and_copies_get_their_own_password() {
     let mut rig = Rig::new(vec![machine(800, "pve1").config("cipassword", "**********")]).await;
@@ -104,7 +103,7 @@ async fn new_guests_and_copies_get_their_own_password() {
 
 /// A process that is killed between the call and its end leaves the hash to the one that resumes.
 ///
-/// Seen failing with: a hash that is written after the guest was looked at, and not before the call.
+/// Seen failing with: a hash that is not kept.
 #[tokio::test]
 async fn a_run_that_is_gone_on_with_knows_what_was_sent() {
     let mut rig = Rig::new(vec![machine(100, "pve1")]).await;
