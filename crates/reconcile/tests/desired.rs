@@ -68,6 +68,22 @@ fn the_example_is_read_and_comes_back() {
     assert_eq!(again, desired);
 }
 
+/// Which of the two is meant, nobody knows.
+///
+/// Seen failing with: the last one taken.
+#[test]
+fn a_key_that_stands_twice_is_refused() {
+    for guest in
+        [r#"{"vmid": 100, "memory": 512, "memory": 4096}"#, r#"{"vmid": 100, "net0": {"tag": 1, "tag": 1}}"#]
+    {
+        let text = format!(r#"{{"version": 1, "plugins": {{"proxmox": {{"vms": [{guest}]}}}}}}"#);
+        let error = read(&text, Form::Json).unwrap_err().to_string();
+        assert!(error.contains("a key stands twice") && error.contains("line 1"), "{error}");
+    }
+    let whole = r#"{"version": 1, "plugins": {"proxmox": {"vms": [{"vmid": 100, "cpulimit": 1.5, "unset": [], "memory": 512}]}}}"#;
+    assert!(read(whole, Form::Json).is_ok());
+}
+
 #[test]
 fn bad_documents_are_refused_with_guest_field_and_mend() {
     let cases: Vec<(Value, &[&str])> = vec![

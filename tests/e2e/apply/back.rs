@@ -52,6 +52,15 @@ async fn a_run_is_brought_back_by_its_plan_or_its_name() {
     assert_eq!(bench.option(100, "name"), "machine100");
     assert!(bench.option(100, "scsi0").contains("size=9G"));
     bench.rig.run(&["rollback", "nothing"]).await.ended(10).says(&["neither a plan"]);
+
+    // A plan of nothing goes the same way.
+    bench.desire(&[(100, json!({})), (105, json!({}))]).await;
+    bench.plan().await;
+    bench.rig.run(&["approve", "plan.json", "--by", "kim"]).await.ended(0);
+    assert_eq!(
+        bench.rig.run(&["apply", "plan.json", "-o", "json"]).await.ended(0).rows(),
+        Vec::<Value>::new()
+    );
     bench.server.shutdown().await;
 }
 

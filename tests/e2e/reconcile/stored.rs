@@ -165,6 +165,11 @@ async fn wipe(graph: &Graph) {
 async fn an_import_changes_what_the_document_says(graph: &Graph) {
     let (server, rig) = discovered(graph, 20, SEED).await;
     rig.run(&["desired", "import", "estate.json"]).await.ended(0);
+    // A name that is mistyped makes no cluster.
+    let mistyped = rig.run(&["desired", "import", "estate.json", "--cluster", "nope"]).await;
+    mistyped.ended(10).says(&["nope", "they know: "]);
+    rig.run(&["scope", "list", "--cluster", "nope"]).await.ended(10);
+    rig.run(&["discover", "--cluster", "nope"]).await.ended(10).says(&["nope"]);
     let mut changed = document(&rig);
     let proxmox = &mut changed["plugins"]["proxmox"];
     let machines = proxmox["vms"].as_array_mut().unwrap();

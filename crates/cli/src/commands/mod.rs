@@ -87,7 +87,7 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 
-    /// Log errors only
+    /// Log errors only; a sync that went well prints nothing, unless rows are asked for in another form
     #[arg(short, long, global = true)]
     pub quiet: bool,
 

@@ -104,8 +104,8 @@ pub async fn sync_and_report(
     let reports: Vec<&ClusterReport> = outcome.iter().filter_map(|one| one.as_ref().ok()).collect();
     let failed: Vec<String> =
         outcome.iter().filter_map(|one| one.as_ref().err()).map(|error| chain(error)).collect();
-    // A table of nothing would only hide the errors below it; a program still wants its document.
-    if global.output != Output::Table || !reports.is_empty() {
+    // A table of nothing would only hide the errors below it, and nobody reads that of a quiet run; a program still wants its document.
+    if global.output != Output::Table || !(reports.is_empty() || global.quiet) {
         global.print(&summary(&reports, options.dry_run).with_extra("failed", failed.clone()))?;
     }
     reports.iter().for_each(|report| tell(report));

@@ -46,6 +46,8 @@ fn each_change_has_its_operation_and_effect() {
         let ops: Vec<_> = plan.operations.iter().map(|op| (op.action, op.effect)).collect();
         assert_eq!(ops, expected, "{entry}");
         assert_eq!(blocked(&plan), "", "{entry}");
+        let down = ops.iter().any(|(_, effect)| matches!(effect, Effect::Restart | Effect::Stop));
+        assert_eq!(plan.restarts, usize::from(down), "a guest that stops counts too: {entry}");
         assert_eq!(plan.operations[0].digest.as_deref(), Some("abc"));
         assert!(plan.operations[0].fingerprint.is_some() && !plan.operations[0].reasons.is_empty());
     }
