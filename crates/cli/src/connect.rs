@@ -216,7 +216,7 @@ fn directory() -> PathBuf {
     std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .or_else(of_root)
-        .filter(|path| path.is_dir())
+        .filter(|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok() && path.is_dir())
         .unwrap_or_else(std::env::temp_dir)
 }
 

@@ -111,10 +111,17 @@ pub async fn read(store: &dyn Store, cluster: &ClusterId) -> Result<Recorded, St
     for nic in each::<Nic>(nics) {
         let Some(guest) = guests.get_mut(&nic.vmid) else { continue };
         if guest.kind == GuestType::Lxc {
-            lacking.push(format!("guest {}: `{}.name` is not in the graph", nic.vmid, nic.net_id));
+            let at =
+                format!("guest {}: `{}.name` is not in the graph, nor is its `ip`", nic.vmid, nic.net_id);
+            lacking.push(at);
         }
         let value = nic.told(guest.kind);
         guest.config.insert(nic.net_id, value);
+    }
+    if guests.values().any(|guest| guest.kind == GuestType::Qemu) {
+        lacking.push(
+            "machines: CD-ROM drives, cloud-init, `bios`, `machine`, `scsihw`, `cpu` and all other options are not in the graph".to_owned(),
+        );
     }
     lacking.sort();
     Ok(recorded)
@@ -141,13 +148,21 @@ impl Guest {
         let lxc = kind == GuestType::Lxc;
         let memory = self.memory?;
         let cores = self.cpu_cores?;
+        if lxc {
+            lacking.push(format!(
+                "guest {}: `unprivileged` is not in the graph: made anew without it the container is privileged, for good",
+                self.vmid
+            ));
+        }
         let mut config = BTreeMap::new();
         let mut set = |key: &str, value: Option<String>| {
             if let Some(value) = value {
                 config.insert(key.to_owned(), value);
             }
         };
-        set(if lxc { "hostname" } else { "name" }, self.name);
+        // PVE's listing makes up a name for a guest that has none.
+        let made_up = ["VM ", "CT", "CT "].map(|word| format!("{word}{}", self.vmid));
+        set(if lxc { "hostname" } else { "name" }, self.name.filter(|name| !made_up.contains(name)));
         set("memory", Some((memory >> 20).to_string()));
         // A container without a limit of its own is recorded with its node's processors.
         if lxc && self.node_cpus.is_none_or(|all| cores >= all) {

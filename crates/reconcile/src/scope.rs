@@ -222,7 +222,7 @@ mod tests {
         assert!(told(without, &hot, None).contains("does not allow to configure"));
         let pool = Scope { pool: Some("lab".to_owned()), ..scope() };
         assert_eq!(told(pool.clone(), &hot, Some("lab")), "");
-        assert!(told(pool.clone(), &hot, Some("other")).contains("identity conflict"));
+        assert!(told(pool.clone(), &hot, Some("other")).contains("are in the pool lab"));
         assert!(told(pool, &hot, None).contains("pool lab"));
         let few = Scope { max_restarts: Some(0), ..scope() };
         assert_eq!(told(few.clone(), &hot, None), "");

@@ -128,7 +128,9 @@ impl Apply {
             preflight::possible(&plan)?;
             if plan.operations.is_empty() {
                 tracing::info!("{}: the plan is empty: there is nothing to do", plan.cluster);
-                global.print(&run::nothing(&plan))?;
+                if !self.show.events {
+                    global.print(&run::nothing(&plan))?;
+                }
                 return Ok(Exit::Success);
             }
             let store = connect::store(&settings, Access::Write).await?;
@@ -151,7 +153,7 @@ impl Apply {
             let live = guests_of(&client, &plan).await?;
             let (desired, refusal) = preflight::current(&*store, &id, &plan, &live).await?;
             let refusal = match refusal {
-                None => preflight::as_desired(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired),
                 refusal => refusal,
             };
             if let Some(refusal) = refusal {
@@ -195,7 +197,13 @@ impl Resume {
                 return Ok(Exit::Success);
             };
             let text = files.kept_plan()?;
-            let plan = kept(&text)?;
+            let plan = kept(&text).map_err(|why| {
+                Failure::failed(format!(
+                    "{why}; a run that an earlier program began is resumed with that, or look at the guests that the journal names and move it \
+                     away ({})",
+                    files.journal().display()
+                ))
+            })?;
             if plan.sha256() != record.plan {
                 // It is written before the journal is begun: nothing was sent by this run.
                 let text = format!(
@@ -217,7 +225,7 @@ impl Resume {
                 refusal => refusal,
             };
             let refusal = match refusal {
-                None => preflight::as_desired(&files, &plan, &desired)?,
+                None => preflight::as_desired(&files, &plan, &desired),
                 refusal => refusal,
             };
             let refusal = match refusal {
@@ -271,11 +279,10 @@ fn unhurried(global: &Global) -> Result<Settings, Failure> {
 ///
 /// # Errors
 /// It is none, or was edited.
-pub fn kept(text: &str) -> Result<Plan, Failure> {
+pub fn kept(text: &str) -> Result<Plan, String> {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let made = value.pointer("/plan/made_at").and_then(Value::as_i64).unwrap_or_default();
-    Plan::from_file(text, made)
-        .map_err(|error| Failure::failed(format!("the plan of the run that was cut off: {error}")))
+    Plan::from_file(text, made).map_err(|error| format!("the plan of a run of this host: {error}"))
 }
 
 /// The guests of a plan, as they are.

@@ -8,7 +8,7 @@ use pvegraph_graph::Rows;
 use pvegraph_inventory::{ClusterId, InvalidClusterId};
 use pvegraph_reconcile::plan::{FileError, Plan};
 use pvegraph_reconcile::stored::{self, Approval};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Global;
 use super::migrate::ensure_migrated;
@@ -74,6 +74,7 @@ impl Approve {
         }
         if plan.operations.is_empty() {
             tracing::info!("{}", of_file("it has no operations: there is nothing to approve".to_owned()));
+            global.print(&told(&plan.cluster, Vec::new()))?;
             return Ok(Exit::Success);
         }
         let approver = self.by.or_else(super::user).filter(|name| !name.trim().is_empty());
@@ -103,7 +104,6 @@ impl Approve {
             let expires_at = plan.expires_at.min(now + self.minutes * 60);
             let approval = Approval { approver, at: now, expires_at };
             stored::approve(&*store, &id, &plan, &stored.desired, &approval).await?;
-            let columns = ["sha256", "operations", "restarts", "deletes", "blast", "approver", "expires_at"];
             let expires = Timestamp::from_second(expires_at).map(|at| at.to_string()).unwrap_or_default();
             let row = vec![
                 json!(plan.sha256()),
@@ -114,11 +114,14 @@ impl Approve {
                 json!(approval.approver),
                 json!(expires),
             ];
-            let columns = columns.map(str::to_owned).to_vec();
-            global.print(
-                &Report::new(Rows { columns, rows: vec![row] }).with_extra("cluster_id", id.as_str()),
-            )?;
+            global.print(&told(id.as_str(), vec![row]))?;
             Ok(Exit::Success)
         })
     }
+}
+
+fn told(cluster: &str, rows: Vec<Vec<Value>>) -> Report {
+    let columns = ["sha256", "operations", "restarts", "deletes", "blast", "approver", "expires_at"];
+    let columns = columns.map(str::to_owned).to_vec();
+    Report::new(Rows { columns, rows }).with_extra("cluster_id", cluster)
 }

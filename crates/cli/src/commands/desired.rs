@@ -10,7 +10,7 @@ use pvegraph_reconcile::desired::{Desired, Guest, to_document};
 use pvegraph_reconcile::document::Document;
 use pvegraph_reconcile::edits::{Edits, edits};
 use pvegraph_reconcile::import::merged;
-use pvegraph_reconcile::stored::{self, Binding, Change, Stored};
+use pvegraph_reconcile::stored::{self, Binding, Change, Stored, THE_DOCUMENT};
 use serde_json::json;
 
 use super::Global;
@@ -127,7 +127,10 @@ impl Import {
         let (mut problems, older): (Vec<_>, Vec<_>) =
             inventory.check(&whole).into_iter().partition(|problem| {
                 let stays = |guest: &&Guest| !wanted.guests.contains_key(&guest.uid);
-                !whole.guests.values().filter(stays).any(|guest| guest.label() == problem.subject)
+                let of_guest =
+                    whole.guests.values().filter(stays).any(|guest| guest.label() == problem.subject);
+                let of_estate = problem.subject == THE_DOCUMENT && wanted.node.is_none();
+                !(of_guest || of_estate)
             });
         for problem in older {
             tracing::warn!("desired in the graph already, and not in this document: {problem}");

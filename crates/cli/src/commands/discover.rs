@@ -73,10 +73,8 @@ impl Discover {
         connect::block_on(async {
             let Found { desired, mut document, left_out, unread } =
                 if self.from_graph { self.recorded(&settings).await? } else { self.asked(&settings).await? };
-            if let Some(section) = &mut document.plugins.proxmox.cluster {
-                // The name that the document is imported under.
-                section.name = Some(desired.cluster.to_string());
-            }
+            // The name that the document is imported under.
+            document.plugins.proxmox.cluster.get_or_insert_default().name = Some(desired.cluster.to_string());
             for text in &left_out {
                 tracing::warn!("left out: {text}");
             }

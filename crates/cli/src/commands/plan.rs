@@ -251,6 +251,8 @@ async fn surveyed(client: &PveClient, desired: &Desired, found: &Found, around: 
             bridges.insert(&live.node);
         }
         if diff.changes.iter().any(|change| change.field == "node") {
+            // Where it may go.
+            bridges.extend(places(desired, guest, None, found.live.nodes.keys()));
             moving.push((live, guest.node.as_deref()));
         }
     }

@@ -57,7 +57,7 @@ impl Rollback {
             let files = files(&settings, id)?;
             let (plan, record) = match std::fs::read_to_string(&self.of) {
                 Ok(text) => {
-                    let plan = kept(&text)?;
+                    let plan = kept(&text).map_err(Failure::failed)?;
                     let sha256 = plan.sha256();
                     let runs = files.runs()?;
                     let record = runs.into_iter().rev().find(|record| record.plan == sha256);
@@ -68,7 +68,7 @@ impl Rollback {
                     let record = files.runs()?.into_iter().find(|record| record.run == self.of);
                     let text = format!("{} is neither a plan that can be read nor a run of {id}", self.of);
                     let record = record.ok_or_else(|| Failure::new(Exit::Config, text))?;
-                    (kept(&files.plan_of(&record.run)?)?, record)
+                    (kept(&files.plan_of(&record.run)?).map_err(Failure::failed)?, record)
                 }
             };
             let done: BTreeSet<usize> = record.calls.keys().map(|call| call.op + 1).collect();

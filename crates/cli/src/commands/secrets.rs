@@ -1,7 +1,7 @@
 //! Secrets that what is desired refers to: read where they are kept, and compared with what guests were sent.
 
 use pvegraph_reconcile::apply::Files;
-use pvegraph_reconcile::desired::Desired;
+use pvegraph_reconcile::desired::{Desired, Problem};
 use pvegraph_reconcile::diff::GuestDiff;
 use pvegraph_reconcile::document::SecretRef;
 use pvegraph_reconcile::live::Live;
@@ -35,12 +35,16 @@ pub fn read(from: &SecretRef) -> Result<String, String> {
 /// Enters into differences which passwords were changed where they are kept, and tells what could not be compared.
 pub fn compare(settings: &Settings, desired: &Desired, live: &Live, diffs: &mut [GuestDiff]) -> Compared {
     let path = settings.apply.directory().map(|directory| Files::secrets_below(&directory, &desired.cluster));
-    let kept = path.as_deref().map_or(Ok(None), Sent::read);
-    let kept = kept.unwrap_or_else(|error| {
-        tracing::warn!("passwords are not compared: {error}");
-        None
-    });
-    let compared = sent::compare(desired, live, diffs, kept.as_ref(), read);
+    let (kept, unusable) = match path.as_deref().map_or(Ok(None), Sent::read) {
+        Ok(kept) => (kept, None),
+        Err(error) => (None, Some(error)),
+    };
+    let mut compared = sent::compare(desired, live, diffs, kept.as_ref(), read);
+    if let Some(error) = unusable {
+        // Whether they were sent from here is not known.
+        let why = |uid: String| Problem::new(uid, sent::FIELD, format!("it is not compared: {error}"));
+        compared.unread.extend(std::mem::take(&mut compared.never).into_iter().map(why));
+    }
     for one in &compared.unread {
         tracing::warn!("{one}");
     }

@@ -36,8 +36,9 @@ pub fn preconditions(call: &Call<'_>) -> Result<Answer, Answer> {
         if !snapshots.is_empty() {
             row["referenced_in_snapshot"] = Value::Object(snapshots);
         }
-        // The configuration does not say how large an unused one is, and PVE's schema wants a number.
-        row["size"] = json!(drive.option("size").and_then(parse_size).unwrap_or_default());
+        if let Some(size) = drive.option("size").and_then(parse_size) {
+            row["size"] = json!(size);
+        }
         disks.push(row);
     }
     let others: Vec<&String> =

@@ -216,6 +216,11 @@ pub(super) fn begin_resize(state: &State, work: &Work) -> Outcome {
     if work.given("digest").is_some_and(|digest| digest != guest.digest()) {
         return Err("checksum mismatch (file change by other user?)".to_owned());
     }
+    let key = work.text("disk");
+    let volume = drive_of(state, work, key)?;
+    if !guest.snapshots.is_empty() && volume.split(',').next().is_some_and(|name| name.ends_with(".qcow2")) {
+        return Err(format!("can't resize volume: {key} if snapshot exists"));
+    }
     new_size(state, work).map(drop)
 }
 

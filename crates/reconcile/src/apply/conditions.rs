@@ -73,7 +73,9 @@ pub fn before(
         return refuse("pending", "what waits for its restart was changed since: plan again");
     }
     // The digest tells nothing of it, and what a change does to a guest depends on whether it runs.
-    if let Some(planned) = operation.status.as_ref().filter(|planned| first && **planned != look.guest.status)
+    let status = if first { operation.status.as_ref() } else { expected.status.as_ref() };
+    if let Some(planned) =
+        status.filter(|status| matches!(&***status, "running" | "stopped") && **status != look.guest.status)
     {
         return refuse("state", &format!("it was {planned}, and is {} now: plan again", look.guest.status));
     }

@@ -29,6 +29,9 @@ fn odd_operation(plan: &Plan, operation: &Operation) -> Option<String> {
     if !plan.makes(uid) && operation.fingerprint.is_none() {
         return tell("it names no fingerprint that the guest must have".to_owned());
     }
+    if !plan.makes(uid) && operation.digest.is_none() {
+        return tell("it names no digest that the guest's configuration must have".to_owned());
+    }
     let least = least_effect(plan, operation);
     if operation.effect < least {
         return tell(format!("it says {}, and its calls are: {least}", operation.effect));
@@ -123,7 +126,7 @@ mod tests {
             affects: BTreeSet::new(),
             blast: 1,
             fingerprint: Some("u".to_owned()),
-            digest: None,
+            digest: Some("abc".to_owned()),
             pending_sha256: None,
             before: BTreeMap::new(),
             status: None,
@@ -169,6 +172,9 @@ mod tests {
         let mut anonymous = plan(config());
         anonymous.operations.iter_mut().for_each(|operation| operation.fingerprint = None);
         assert!(odd(&anonymous).is_some_and(|told| told.contains("fingerprint")));
+        let mut stale = plan(config());
+        stale.operations.iter_mut().for_each(|operation| operation.digest = None);
+        assert!(odd(&stale).is_some_and(|told| told.contains("names no digest")));
         let endless = Plan { expires_at: i64::MAX, ..plan(config()) };
         assert!(odd(&endless).is_some_and(|told| told.contains("3600 s")));
     }

@@ -13,7 +13,7 @@ pub fn misplaced(plan: &Plan, desired: &Desired, undone: Option<&Plan>) -> Optio
             Action::Create => (operation.node.as_str(), guest.may_be_on(&operation.node)),
             _ => {
                 let target = operation.target()?;
-                (target, goes(guest, target) || undone.is_some_and(|undone| left(undone, uid, target)))
+                (target, goes(guest, target) || undone.is_some_and(|undone| left(undone, operation, target)))
             }
         };
         (!fits).then(|| {
@@ -36,9 +36,9 @@ pub(super) fn elsewhere(guest: &Guest, node: &str) -> String {
 }
 
 /// Did this plan take the guest away from the node?
-fn left(undone: &Plan, uid: &str, node: &str) -> bool {
+fn left(undone: &Plan, back: &Operation, node: &str) -> bool {
     let was = |operation: &Operation| operation.before.get("node").and_then(|was| was.old.clone());
-    let of_guest = undone.operations.iter().filter(|operation| operation.uid == uid);
+    let of_guest = undone.operations.iter().filter(|it| it.uid == back.uid && it.vmid == back.vmid);
     of_guest
         .filter(|operation| operation.target().is_some())
         .any(|operation| was(operation).as_deref() == Some(node))

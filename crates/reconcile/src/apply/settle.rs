@@ -7,7 +7,7 @@ use super::Happened;
 use super::call::{End, Known, Sending};
 use super::conditions::{After, after, migrated, to_revert};
 use super::destroy::{Remains, destroys, remains};
-use super::kinds::{goes_back, looks, moves, renames};
+use super::kinds::{goes_back, looks, moves, power, renames};
 use super::look::{Look, look};
 use super::make::{is_foreign, made, taken};
 use super::outcome::Outcome;
@@ -287,7 +287,8 @@ impl Sending<'_, '_> {
     ) -> Result<Known, LinesError> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
-        let goes_back = goes_back(request);
+        // Of a restart nothing shows either, where nothing waited for it.
+        let goes_back = goes_back(request) || power(request) == Some("reboot");
         // What starts a task is found by it, however long that takes then.
         let starts = !self.task_kinds().is_empty();
         let enough = |ha: bool| match ha || !starts {
@@ -343,7 +344,9 @@ impl Sending<'_, '_> {
                     let unchanged = same(before, &seen.found());
                     match after {
                         // A guest may stand on the snapshot already that it is to go back to: only its task tells.
-                        After::Holds { waiting, blind } if !blind || !unchanged && !goes_back => {
+                        After::Holds { waiting, blind }
+                            if !(blind || goes_back) || !unchanged && !goes_back =>
+                        {
                             return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
@@ -539,6 +542,9 @@ impl Sending<'_, '_> {
         }
         if let Some(seen) = seen.filter(|_| sent::sends(self.request)) {
             self.run.state().sent.taken(&self.operation.uid, &seen.guest)?;
+        }
+        if goes_back(self.request) || destroys(self.request) {
+            self.run.state().sent.forget(&self.operation.uid)?;
         }
         self.run.note(Event::Verified { call: self.at, waiting: waiting.clone(), after: found.clone() })?;
         let mut state = self.run.state();

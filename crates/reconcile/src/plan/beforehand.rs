@@ -50,6 +50,9 @@ fn forbids(one: &One<'_>, scope: &Scope, operations: &[Operation]) -> Option<Str
         let why = match operation.action {
             Action::Move => "Proxmox VE deletes no disk after it was moved that a snapshot is of",
             Action::Migrate => "disks of its node alone may not migrate with snapshots",
+            Action::Grow if operation.fields.iter().any(|field| grows_image(one, field)) => {
+                "Proxmox VE does not resize a qcow2 image with snapshots"
+            }
             Action::Template => "a template can't have snapshots",
             Action::Destroy => "it would be deleted with the guest: a backup stays",
             _ => continue,
@@ -63,6 +66,10 @@ fn forbids(one: &One<'_>, scope: &Scope, operations: &[Operation]) -> Option<Str
         return Some(format!("the scope {} does not allow to snapshot: add it to its `allow`", scope.name));
     }
     unable(one)
+}
+
+fn grows_image(one: &One<'_>, field: &str) -> bool {
+    field.split_once('.').is_some_and(|(key, _)| one.is_qcow2(key))
 }
 
 /// The disk of which no snapshot can be taken, as far as is known: Proxmox VE takes one of all of them or none.

@@ -29,7 +29,7 @@ pub(super) fn hopeless(diff: &GuestDiff, binding: Option<&Binding>) -> Option<Fo
     if let Some(change) = is(&|class| *class == Class::IdentityConflict) {
         let text = if let Some(run) = reserved(binding) {
             format!(
-                "its number was kept for it, and what has it now is not known to be this guest: where the run {run} is making it just now,                  wait; where that was cut off, `pvegraph resume`; else it is another guest: run `pvegraph release {}`, and plan again",
+                "its number was kept for it, and what has it now is not known to be this guest: where the run {run} is making it just now, wait; where that was cut off, `pvegraph resume`; else it is another guest: run `pvegraph release {}`, and plan again",
                 diff.uid
             )
         } else {

@@ -4,7 +4,7 @@ use pvegraph_inventory::GuestType;
 
 use super::guard::Forbidden;
 use super::{Around, Migration, known};
-use crate::canonical::{Canonical, is_disk};
+use crate::canonical::{Canonical, is_disk, is_nic};
 use crate::desired::Guest;
 use crate::document::{LocalDisks, Reboot};
 use crate::live::LiveGuest;
@@ -50,6 +50,19 @@ pub(super) fn check(around: &Around, guest: &Guest, live: &LiveGuest, target: &s
         let local = around.shared.as_ref().is_some_and(|shared| !shared.contains(&storage));
         if lxc && local && guest.local_disks == LocalDisks::Stay {
             return forbidden("local_disks", stays(&live.node));
+        }
+    }
+    // Proxmox VE does not ask for them, and the guest would not start there.
+    for key in live.config.keys().filter(|key| is_nic(live.kind, key)) {
+        let Some(Canonical::Map(map)) = live.option(key, around.style) else { continue };
+        let Some(bridge) = map.get("bridge").map(ToString::to_string) else { continue };
+        if around.bridges.get(target).is_some_and(|names| !names.contains(&bridge)) {
+            return forbidden(
+                "node",
+                format!(
+                    "`{key}` is on the bridge {bridge}, which {target} has not: make it there, or desire another node or bridge first"
+                ),
+            );
         }
     }
     match around.migrations.get(&live.vmid) {

@@ -313,7 +313,12 @@ impl One<'_> {
         };
         let shared = self.input.around.shared.as_ref();
         let local = |storage: &Canonical| shared.is_some_and(|shared| !shared.contains(&storage.to_string()));
-        places && wanted.get("storage").is_some_and(local)
+        // What is in a CD-ROM drive is desired by its volume alone.
+        let of_volume = || {
+            let volume = wanted.get("volume")?.to_string();
+            Some(Canonical::Text(volume.split_once(':')?.0.to_owned()))
+        };
+        places && wanted.get("storage").cloned().or_else(of_volume).as_ref().is_some_and(local)
     }
 
     pub(super) fn operation(&self, action: Action, changes: &[&Change]) -> Result<Operation, Forbidden> {
@@ -359,11 +364,21 @@ impl One<'_> {
             let (key, _) = change.field.split_once('.').unwrap_or((&change.field, ""));
             let Some(Canonical::Map(map)) = self.guest.fields.get(key) else { continue };
             let Some(size) = map.get("size") else { continue };
+            if self.live.config.contains_key("parent") && self.is_qcow2(key) {
+                let text = "the guest has snapshots, and Proxmox VE does not resize a qcow2 image with any: remove them first";
+                return Err((change.field.clone(), text.to_owned()));
+            }
             // The size itself, never a difference: once more gives the same.
             let request = Request::new(Method::Put, self.path("/resize"));
             requests.push(request.with("disk", key).with("size", size.to_string()).guarded());
         }
         Ok(requests)
+    }
+
+    /// Is the volume an image of this format?
+    pub(super) fn is_qcow2(&self, key: &str) -> bool {
+        let volume = self.live.config.get(key).and_then(|text| text.split(',').next());
+        volume.is_some_and(|volume| volume.ends_with(".qcow2"))
     }
 
     fn moved(&self, changes: &[&Change]) -> Result<Vec<Request>, Forbidden> {

@@ -112,6 +112,9 @@ impl Binding {
     }
 }
 
+/// The subject of problems that are no guest's.
+pub const THE_DOCUMENT: &str = "the document";
+
 /// What the graph knows of the cluster itself, to check a desired state against. Empty where it was never synced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -138,7 +141,7 @@ impl Inventory {
             Problem::new(subject, field, text)
         };
         if let Some(node) = desired.node.as_ref().filter(|node| !self.nodes.contains(node)) {
-            problems.push(unknown("the document".to_owned(), "node", "node", node, &self.nodes));
+            problems.push(unknown(THE_DOCUMENT.to_owned(), "node", "node", node, &self.nodes));
         }
         for guest in desired.guests.values() {
             let places = guest.node.iter().map(|node| ("node", node));

@@ -1,5 +1,6 @@
 //! How old what the graph has of a cluster is: policies are asked of the estate as the last sync saw it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pvegraph_graph::labels::SYNC_RUN;
@@ -7,25 +8,54 @@ use pvegraph_graph::{Statement, Store, StoreError};
 use pvegraph_inventory::{ClusterId, Completeness};
 use serde_json::Value;
 
-/// When the last sync began that saw all of a cluster which its token may see, in epoch seconds; nothing where there was none.
+/// When the last sync began that saw all of a cluster which its token may see, offline nodes aside, in epoch seconds; nothing where there was
+/// none.
 ///
 /// # Errors
 /// The store's.
 pub async fn synced_at(store: &dyn Store, cluster: &ClusterId) -> Result<Option<i64>, StoreError> {
     let whole = [Completeness::Complete, Completeness::Filtered].map(Completeness::as_str);
-    let text = format!(
-        "MATCH (r:{SYNC_RUN})\nWHERE r.cluster_id = $cluster_id AND r.status IN $whole AND r.finished_at IS NOT NULL\n\
-         RETURN r.started_at AS at ORDER BY at DESC LIMIT 1"
-    );
-    let asked = Statement::new(text).with("cluster_id", cluster.as_str()).with("whole", whole.to_vec());
-    Ok(store.read(asked).await?.get(0, "at").and_then(Value::as_i64))
+    let of = |text: String| store.read(Statement::new(text).with("cluster_id", cluster.as_str()));
+    let runs = of(format!(
+        "MATCH (r:{SYNC_RUN})\nWHERE r.cluster_id = $cluster_id AND r.finished_at IS NOT NULL\n\
+         RETURN r.started_at AS at, r.status AS status, r.blocked AS blocked ORDER BY at DESC"
+    ))
+    .await?;
+    let unseen = of(format!(
+        "MATCH (r:{SYNC_RUN})-[s:COLLECTED]->(:ProxmoxCluster)\n\
+         WHERE r.cluster_id = $cluster_id AND s.status IN ['partial', 'failed']\nRETURN r.started_at AS at, s.node AS node"
+    ))
+    .await?;
+    let offline = of(
+        "MATCH (n:ProxmoxNode)\nWHERE n.cluster_id = $cluster_id AND n.status = 'offline'\nRETURN n.name AS name"
+            .to_owned(),
+    )
+    .await?;
+    let offline: BTreeSet<&str> = offline.rows.iter().filter_map(|row| row.first()?.as_str()).collect();
+    // By run: is an offline node all that it did not see?
+    let mut aside: BTreeMap<i64, bool> = BTreeMap::new();
+    for row in 0..unseen.rows.len() {
+        let Some(at) = unseen.get(row, "at").and_then(Value::as_i64) else { continue };
+        let is_offline =
+            unseen.get(row, "node").and_then(Value::as_str).is_some_and(|node| offline.contains(node));
+        *aside.entry(at).or_insert(true) &= is_offline;
+    }
+    let saw_all = |row: &usize| {
+        let at = runs.get(*row, "at").and_then(Value::as_i64)?;
+        let status = runs.get(*row, "status").and_then(Value::as_str).unwrap_or_default();
+        let blocked = runs.get(*row, "blocked").is_some_and(|why| !why.is_null());
+        (whole.contains(&status) || !blocked && aside.get(&at) == Some(&true)).then_some(at)
+    };
+    Ok((0..runs.rows.len()).find_map(|row| saw_all(&row)))
 }
 
 /// Why what the graph has of a cluster is too old to be asked, and the mend. `now` is in epoch seconds.
 pub fn outdated(synced_at: Option<i64>, now: i64, limit: Duration) -> Option<String> {
     let mend = "run `pvegraph sync`";
     let Some(at) = synced_at else {
-        return Some(format!("the graph has no sync that saw all of the cluster: {mend}"));
+        return Some(format!(
+            "the graph has no sync that saw all of the cluster (offline nodes aside): {mend}"
+        ));
     };
     let age = Duration::from_secs(u64::try_from(now.saturating_sub(at)).unwrap_or_default());
     (age > limit).then(|| {

@@ -65,7 +65,7 @@ async fn a_number_that_is_kept_for_a_guest_is_no_other_guests_with_the_same_desc
     rig.desire(vec![json!({ "vmid": 300, "node": "pve1", "tags": ["a"] })], vec![]);
     reserved(&mut rig, "vm-300", GuestType::Qemu, Some("11111111-2222-3333-4444-555555555555"));
     let told = blocked(&rig.plan().await);
-    assert!(told.contains("vm-300 (guest 300)") && told.contains("another guest has it now"), "{told}");
+    assert!(told.contains("vm-300 (guest 300)") && told.contains("is not known to be this guest"), "{told}");
     let uuid = live::read(&rig.client, None).await.unwrap().guests[&300].fingerprint();
     reserved(&mut rig, "vm-300", GuestType::Qemu, uuid.as_deref());
     let outcomes = rig.apply(&rig.planned().await).await;
@@ -73,7 +73,7 @@ async fn a_number_that_is_kept_for_a_guest_is_no_other_guests_with_the_same_desc
     // Without the line it is not ours, whatever the number is kept for.
     rig.world().recreate(GuestSpec::qemu(300, "other").node("pve1")).unwrap();
     reserved(&mut rig, "vm-300", GuestType::Qemu, None);
-    assert!(blocked(&rig.plan().await).contains("another guest has it now"));
+    assert!(blocked(&rig.plan().await).contains("is not known to be this guest"));
 }
 
 /// The task of a copy does not tell which copy it makes: where it is another one's, our call may be under way yet.

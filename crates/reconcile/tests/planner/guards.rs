@@ -106,9 +106,9 @@ fn a_deletion_needs_every_key() {
         ),
         ("tag", |e| drop(e.guests[0].config.remove("tags")), "`marker`"),
         ("trailer", |e| drop(e.guests[0].config.remove("description")), "`marker`"),
-        ("scope", |e| e.scopes.clear(), "identity conflict"),
+        ("scope", |e| e.scopes.clear(), "is in no scope"),
         ("paused", |e| e.scopes[0].paused = true, "paused"),
-        ("pool", |e| e.scopes[0].pool = Some("lab".to_owned()), "identity conflict"),
+        ("pool", |e| e.scopes[0].pool = Some("lab".to_owned()), "are in the pool lab"),
         ("stopped", |e| e.guests[0].status = "running".to_owned(), "stop it first"),
         ("ha", |e| e.guests[0].ha = Some("stopped".to_owned()), "high availability"),
     ];

@@ -68,6 +68,19 @@ fn a_volume_grows_to_its_size_before_it_is_written() {
     assert_eq!(plan.operations[1].after, BTreeSet::from([1]));
 }
 
+/// Seen failing with: an image that is resized whatever the guest has.
+#[test]
+fn an_image_of_a_guest_with_snapshots_is_not_resized() {
+    let mut estate = machine(json!({ "scsi0": { "size": "16G" } }));
+    let set = |estate: &mut Estate, key: &str, value: &str| {
+        estate.guests[0].config.insert(key.to_owned(), value.to_owned());
+    };
+    set(&mut estate, "parent", "before");
+    assert_eq!(calls(&estate.plan()), ["PUT /nodes/pve1/qemu/100/resize disk=scsi0 size=16G"]);
+    set(&mut estate, "scsi0", "lvm:100/vm-100-disk-0.qcow2,size=8G");
+    assert!(blocked(&estate.plan()).contains("`scsi0.size`: the guest has snapshots"));
+}
+
 #[test]
 fn a_volume_that_moves_is_not_written_in_the_same_plan() {
     let plan = machine(json!({ "scsi0": { "storage": "ceph", "iothread": true } })).plan();

@@ -70,24 +70,29 @@ pub async fn current(
     Ok((stored.desired, why))
 }
 
-/// Why a plan takes guests where nobody desires them, or does more to them than is desired. The way back from a run of this host takes them to where that found them.
-///
-/// # Errors
-/// The journals of this host, or the plan that it takes back, can't be read.
-pub fn as_desired(files: &Files, plan: &Plan, desired: &Desired) -> Result<Option<Refusal>, Failure> {
-    let undone = match &plan.back_of {
-        None => None,
-        Some(sha256) => {
-            let Some(run) = files.runs()?.into_iter().find(|record| record.plan == *sha256) else {
-                let why = "it is the way back from a plan that was never applied from this host: plan again"
-                    .to_owned();
-                return Ok(Some(Refusal { exit: Exit::Blocked, why }));
-            };
-            Some(super::kept(&files.plan_of(&run.run)?)?)
-        }
+/// Why a plan takes guests where nobody desires them, or does more to them than is desired. The way back from a run of this host takes
+/// them to where that found them.
+pub fn as_desired(files: &Files, plan: &Plan, desired: &Desired) -> Option<Refusal> {
+    let undone = plan.back_of.as_ref().map(|sha256| undone_by(files, sha256)).transpose();
+    let why = match undone {
+        Ok(undone) => misplaced(plan, desired, undone.as_ref()).or_else(|| harsh(plan, desired)),
+        Err(why) => Some(format!("it is a way back, and {why}: plan again")),
     };
-    let why = misplaced(plan, desired, undone.as_ref()).or_else(|| harsh(plan, desired));
-    Ok(why.map(|why| Refusal { exit: Exit::Blocked, why }))
+    why.map(|why| Refusal { exit: Exit::Blocked, why })
+}
+
+/// The plan of this hash that a run of this host has applied.
+fn undone_by(files: &Files, sha256: &str) -> Result<Plan, String> {
+    let runs = files.runs().map_err(|error| error.to_string())?;
+    let Some(run) = runs.into_iter().find(|record| record.plan == *sha256) else {
+        return Err("what it takes back was never applied from this host".to_owned());
+    };
+    let text = files.plan_of(&run.run).map_err(|error| error.to_string())?;
+    let plan = super::kept(&text)?;
+    if plan.sha256() != sha256 {
+        return Err("the plan that is kept of that run is another one".to_owned());
+    }
+    Ok(plan)
 }
 
 /// Why nothing of a plan may be begun.

@@ -77,6 +77,7 @@ impl Ready<'_> {
         let Self { settings, store, client, id, files, lock, plan, desired, live: seen } = self;
         let resumed = matches!(start, Start::Again { .. });
         let audit = open_audit(settings, store, &id, &files).await?;
+        let sent = Sent::open(&files.secrets())?;
         let good = Good::since(now());
         let lease = Lease::take_for(store, Purpose::Apply(id.as_str()), &lock.holder(), now()).await;
         let lease = lease.map_err(of_lease)?;
@@ -140,7 +141,7 @@ impl Ready<'_> {
             valid_until,
             told,
         };
-        let run = Run::new(setup, journal, audit, Sent::open(&files.secrets())?);
+        let run = Run::new(setup, journal, audit, sent);
         run.audited(
             json!({ "what": if resumed { "resume" } else { "begin" }, "operations": plan.operations.len() }),
         )?;
