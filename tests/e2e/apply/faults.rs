@@ -205,7 +205,7 @@ async fn what_changed_since_the_plan_stops_it_before_anything_is_sent() {
     again(7, &["edited"]).await;
     put("{}");
     again(10, &["plan.json"]).await;
-    put(&plan.replace("\"version\":2", "\"version\":9"));
+    put(&plan.replace("\"version\":3", "\"version\":9"));
     again(7, &["version 9", "plan again"]).await;
     put(&plan);
     // By hand, which no generation tells.
