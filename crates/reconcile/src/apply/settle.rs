@@ -344,9 +344,7 @@ impl Sending<'_, '_> {
                     let unchanged = same(before, &seen.found());
                     match after {
                         // A guest may stand on the snapshot already that it is to go back to: only its task tells.
-                        After::Holds { waiting, blind }
-                            if !(blind || goes_back) || !unchanged && !goes_back =>
-                        {
+                        After::Holds { waiting, blind } if !(goes_back || blind && unchanged) => {
                             return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
