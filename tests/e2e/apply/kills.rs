@@ -95,11 +95,11 @@ impl Point {
                 if wrong == LockTimeout { rule.after(1) } else { rule }
             }
             (GrowDispatched, _) => FaultRule::below("/nodes/pve1/tasks/", Fault::Hang),
-            // One more look before the second try.
+            // One more look after the refusal, and one before the second try.
             (point, LockTimeout) => look(match point {
-                GrowTaskDone => 2,
-                GrowVerified => 3,
-                _ => 4,
+                GrowTaskDone => 3,
+                GrowVerified => 4,
+                _ => 5,
             }),
             (GrowTaskDone, _) => look(1),
             (GrowVerified, _) => look(2),
