@@ -402,7 +402,9 @@ async fn schema_objects_are_those_made() {
         store.schema(statement).await.unwrap();
         store.schema(statement).await.unwrap();
     }
-    let objects = store.schema_objects().await.unwrap();
+    let mut objects = store.schema_objects().await.unwrap();
+    // Of what another test's server was asked for by programs that were killed some may come late.
+    objects.retain(|object| object.label == "StoreTestSchema");
     for name in [
         "CONSTRAINT store_test_key",
         "INDEX store_test_range",
@@ -472,11 +474,16 @@ async fn a_constraint_that_a_killed_program_left_half_made_is_waited_for() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     store.schema(drop).await.unwrap();
-    // An index of that name that is somebody's own stays in the way, and is told.
-    write(&store, "CREATE (:StoreTestHalf)").await;
-    store.schema("CREATE INDEX store_test_half FOR (n:StoreTestHalf) ON (n.other)").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_a_constraint_s_name_that_is_somebody_s_own_stays_and_is_told() {
+    let db = fresh().await;
+    let store = store(&db);
+    store.schema("CREATE INDEX store_test_own FOR (n:StoreTestOwn) ON (n.other)").await.unwrap();
+    let create =
+        "CREATE CONSTRAINT store_test_own IF NOT EXISTS FOR (n:StoreTestOwn) REQUIRE (n.a, n.b) IS UNIQUE";
     let error = store.schema(create).await.unwrap_err().to_string();
-    assert!(error.contains("store_test_half"), "{error}");
-    store.schema("DROP INDEX store_test_half").await.unwrap();
-    write(&store, "MATCH (n:StoreTestHalf) DELETE n").await;
+    assert!(error.contains("store_test_own"), "{error}");
+    store.schema("DROP INDEX store_test_own").await.unwrap();
 }
