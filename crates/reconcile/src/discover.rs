@@ -66,9 +66,8 @@ pub fn guest_as_desired(live: &LiveGuest, omit: Omit) -> (Guest, Vec<String>) {
         match live.option(key, TagStyle::AS_WRITTEN) {
             None => {}
             Some(Canonical::Raw(_)) => left_out.push(format!("`{key}` was not understood")),
-            Some(Canonical::Map(map)) => {
+            Some(Canonical::Map(mut map)) => {
                 let disk = is_disk(live.kind, key);
-                let mut map = map;
                 // Told by the volume's name, and no option of its own where there is none of that name.
                 if disk && option.kind.format().is_some_and(|format| format.sub("format").is_none()) {
                     map.remove("format");

@@ -288,7 +288,7 @@ impl Sending<'_, '_> {
         let Self { run, at, operation, request } = *self;
         let guarded = request.with_digest && before.digest.is_some();
         // Of a restart nothing shows either, where nothing waited for it.
-        let goes_back = goes_back(request) || power(request) == Some("reboot");
+        let only_its_task_tells = goes_back(request) || power(request) == Some("reboot");
         // What starts a task is found by it, however long that takes then.
         let starts = !self.task_kinds().is_empty();
         let enough = |ha: bool| match ha || !starts {
@@ -344,7 +344,7 @@ impl Sending<'_, '_> {
                     let unchanged = same(before, &seen.found());
                     match after {
                         // A guest may stand on the snapshot already that it is to go back to: only its task tells.
-                        After::Holds { waiting, blind } if !(goes_back || blind && unchanged) => {
+                        After::Holds { waiting, blind } if !(only_its_task_tells || blind && unchanged) => {
                             return self.verified(before, waiting, Some(&seen));
                         }
                         _ if unchanged => last = "the guest is unchanged so far".to_owned(),
