@@ -42,7 +42,10 @@ pub fn container(vmid: i64, status: &str, config: &[(&str, &str)]) -> LiveGuest 
     guest
 }
 
+/// Every configuration that Proxmox VE gives has a digest: here `of-<vmid>` where `config` names none.
 pub fn unmarked(vmid: i64, status: &str, config: &[(&str, &str)]) -> LiveGuest {
+    let mut all = BTreeMap::from([("digest".to_owned(), format!("of-{vmid}"))]);
+    all.extend(config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     LiveGuest {
         vmid,
         kind: GuestType::Qemu,
@@ -50,7 +53,7 @@ pub fn unmarked(vmid: i64, status: &str, config: &[(&str, &str)]) -> LiveGuest {
         status: status.to_owned(),
         pool: None,
         ha: None,
-        config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        config: all,
     }
 }
 
