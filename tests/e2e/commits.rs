@@ -14,6 +14,7 @@ use pve_sim::{ROOT_TOKEN, SimServer, World};
 use pvegraph_graph::lease::Holder;
 use pvegraph_graph::neo4j::Neo4jStore;
 use pvegraph_graph::{Dialect, Rows, SchemaObject, Statement, Store, StoreError, StoreInfo};
+use pvegraph_sync::history::Retention;
 use pvegraph_sync::run::{Options, Outcome, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
 use pvegraph_testkit::{emptied, fresh};
@@ -150,6 +151,7 @@ async fn sync(store: &dyn Store, server: &SimServer) -> Outcome {
             name: format!("watched {}", rand::random::<u32>()),
             lock: Some("watched".to_owned()),
         },
+        history: Retention::default(),
     };
     run(store, &[Target { name: None, client }], &options, &Silent).await.unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod bad_input;
+mod changes;
 mod cli_frame;
 mod commits;
 mod contract;

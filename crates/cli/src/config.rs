@@ -144,6 +144,8 @@ pub struct SyncSettings {
     pub max_delete_percent: u8,
     /// From how many objects of a label on that share is watched.
     pub guard_from: u64,
+    /// For how many days changes are kept.
+    pub history_days: u32,
 }
 
 /// What changing clusters needs.

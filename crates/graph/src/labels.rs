@@ -6,6 +6,8 @@ use pvegraph_inventory::{ClusterId, DiskKind, GuestConfig, GuestStatus, GuestTyp
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::changes::{self, Change};
+
 /// The type of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,6 +186,7 @@ pub static CLUSTER: Label<inventory::Cluster> = Label {
         "nodes_online" Integer "Nodes that are online" = |c| if_seen(&c.nodes_online);
         "ca_fingerprint" Text "SHA-256 of the cluster's own certificate authority; another cluster under this identifier is refused"
             = |c| if_seen(&c.ca_fingerprint);
+        "history_since" Integer "Its changes are known from then on, in epoch seconds; null before its first whole run" = |_| Cell::Unseen;
     },
     indexed: &["id", "name"],
 };
@@ -363,6 +366,27 @@ pub static BACKUP_JOB: Label<inventory::BackupJob> = Label {
     indexed: &["id"],
 };
 
+/// `ProxmoxChange`; see [`changes`].
+pub static CHANGE: Label<Change> = Label {
+    name: "ProxmoxChange",
+    doc: "What a sync saw to change: a thing that came or went, or one property of it. What a cluster had when it was synced first, and \
+          metrics, are none. `CHANGED` leads to the thing while it is there.",
+    key: &["at", "change_id"],
+    columns: columns! {
+        "change_id" Text "`label/object/field`, or the type in place of the field; unique among the changes of a run" = |c| is(c.id());
+        "at" Integer "The run that saw it, in epoch seconds: it happened since the run before" = |c| is(c.at);
+        "change_type" Text "`created`, `updated`, `deleted` or `migrated`" = |c| is(c.kind.as_str());
+        "label" Text "The label of the thing" = |c| is(c.label);
+        "object" Text "The thing's key: `100`, `100:scsi0`, `pve1`; empty for the cluster" = |c| is(c.object());
+        "vmid" Integer "The guest that it is or belongs to; null for others" = |c| or_null(&c.vmid);
+        "name" Text "What it was called" = |c| or_null(&c.name);
+        "field" Text "The property; null for what came or went" = |c| or_null(&c.field);
+        "old" Text "Its value before, as text; lists as JSON" = |c| Cell::Is(changes::text(&c.old));
+        "new" Text "Its value since, likewise" = |c| Cell::Is(changes::text(&c.new));
+    },
+    indexed: &["at", "vmid"],
+};
+
 /// A relationship type.
 #[derive(Debug, Clone, Copy)]
 pub struct Relationship {
@@ -460,7 +484,7 @@ relationships! {
     ];
 }
 
-/// Every label that a crawl fills, parents first.
+/// Every label that a sync fills, parents first.
 pub fn labels() -> Vec<LabelSchema> {
     vec![
         CLUSTER.schema(),
@@ -471,6 +495,7 @@ pub fn labels() -> Vec<LabelSchema> {
         NIC.schema(),
         SNAPSHOT.schema(),
         BACKUP_JOB.schema(),
+        CHANGE.schema(),
     ]
 }
 

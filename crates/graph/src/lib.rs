@@ -1,5 +1,6 @@
 //! The graph: label tables, the Cypher made from them, the Neo4j store, migrations, reports.
 pub mod apply_lease;
+pub mod changes;
 pub mod cypher;
 pub mod desired_labels;
 pub mod dump;

@@ -49,6 +49,8 @@ const BOOKKEEPING: &str = "
 
 `(:ProxmoxSyncRun)-[:COLLECTED {collector, node, status, reason, count}]->(:ProxmoxCluster)`: one for each scope of the run. `status` is
 `complete`, `filtered` (all that the token may see), `partial` or `failed`. Only a complete scope can prove that something is gone.
+
+`(:ProxmoxChange)-[:CHANGED]->()`: to the thing of any label above that changed.
 ";
 
 /// The page's text.

@@ -4,6 +4,7 @@ mod coverage;
 pub mod crawl;
 pub mod diff;
 mod feed;
+pub mod history;
 pub mod identity;
 pub mod load;
 pub mod run;

@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use crate::batch::Batch;
 use crate::coverage::Coverage;
 use crate::diff::{Change, Existing, is_another_guest};
+use crate::history::{Of, Told, was_read};
 use crate::unchanged::{self, Known, OF_DISKS, OF_GUESTS, OF_SNAPSHOTS};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
@@ -156,6 +157,8 @@ pub struct Loader<'a> {
     pub lease: Option<&'a Lease>,
     /// Measures how long the store works.
     pub busy: &'a Busy,
+    /// Changes are told: it is not the cluster's first run.
+    pub tells: bool,
 }
 
 impl Loader<'_> {
@@ -170,10 +173,15 @@ impl Loader<'_> {
         self.busy.during(self.store.read(statement)).await
     }
 
-    /// Counts rows against what the graph has.
+    /// The changes of a transaction, none yet.
+    fn told(&self) -> Told {
+        Told::new(self.writer.tag, !self.tells || self.lease.is_none())
+    }
+
+    /// Counts rows against what the graph has, and tells what they change.
     async fn compare<T>(
         &self,
-        tally: &mut Tally,
+        (tally, told): (&mut Tally, &mut Told),
         label: &Label<T>,
         rows: &[NodeRow],
     ) -> Result<(), StoreError> {
@@ -181,6 +189,10 @@ impl Loader<'_> {
         let existing = Existing::new(label, self.read(self.writer.read_back(label, &[], &keys)).await?);
         for row in rows {
             self.tally(tally, label, row, existing.change(label, row));
+            match existing.get(&row.key) {
+                Some(before) => told.updated(label, before, row),
+                None => told.created(label, row),
+            }
         }
         Ok(())
     }
@@ -202,12 +214,13 @@ impl Loader<'_> {
         (nodes, all_nodes): (&[Node], bool),
         storages: &[Storage],
     ) -> Result<(), StoreError> {
+        let mut told = self.told();
         let cluster_rows = vec![CLUSTER.row(cluster)];
-        self.compare(tally, &CLUSTER, &cluster_rows).await?;
+        self.compare((tally, &mut told), &CLUSTER, &cluster_rows).await?;
         let node_rows: Vec<_> = nodes.iter().map(|node| NODE.row(node)).collect();
-        self.compare(tally, &NODE, &node_rows).await?;
+        self.compare((tally, &mut told), &NODE, &node_rows).await?;
         let storage_rows: Vec<_> = storages.iter().map(|storage| STORAGE.row(storage)).collect();
-        self.compare(tally, &STORAGE, &storage_rows).await?;
+        self.compare((tally, &mut told), &STORAGE, &storage_rows).await?;
 
         let contains =
             nodes.iter().map(|node| RelationshipRow::new(vec![], vec![json!(node.name)])).collect();
@@ -237,6 +250,7 @@ impl Loader<'_> {
             writer.relate(&labels::AVAILABLE_ON, available),
             writer.unrelate(&labels::AVAILABLE_ON, &owners),
         ]);
+        statements.extend(told.statements(writer));
         self.write(statements).await
     }
 
@@ -254,11 +268,24 @@ impl Loader<'_> {
             .map(|row| row.key.clone())
             .collect();
         tally.count(GUEST.name).deleted += replaced.len() as u64;
-        self.reduce(&mut tally, &GUEST, &known.guests, &mut batch.guests, &replaced);
-        let gone_disks = self.reduce(&mut tally, &DISK, &known.disks, &mut batch.disks, &replaced);
-        let gone_nics = self.reduce(&mut tally, &NIC, &known.nics, &mut batch.nics, &replaced);
-        let gone_snapshots =
-            self.reduce(&mut tally, &SNAPSHOT, &known.snapshots, &mut batch.snapshots, &replaced);
+        let mut told = self.told();
+        for key in &replaced {
+            let before = known.guests.get(key);
+            told.deleted((&GUEST).into(), key, before.and_then(|before| before.get("name")));
+        }
+        let guests = &known.guests;
+        self.reduce((&mut tally, &mut told), &GUEST, (guests, guests), &mut batch.guests, &replaced);
+        let gone_disks =
+            self.reduce((&mut tally, &mut told), &DISK, (&known.disks, guests), &mut batch.disks, &replaced);
+        let gone_nics =
+            self.reduce((&mut tally, &mut told), &NIC, (&known.nics, guests), &mut batch.nics, &replaced);
+        let gone_snapshots = self.reduce(
+            (&mut tally, &mut told),
+            &SNAPSHOT,
+            (&known.snapshots, guests),
+            &mut batch.snapshots,
+            &replaced,
+        );
         for (label, gone) in
             [(DISK.name, &gone_disks), (NIC.name, &gone_nics), (SNAPSHOT.name, &gone_snapshots)]
         {
@@ -315,6 +342,7 @@ impl Loader<'_> {
             writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &stamped),
             writer.relate(&INCLUDES_DISK, included),
         ]);
+        statements.extend(told.statements(writer));
         statements.retain(|statement| !is_empty(statement));
         self.write(statements).await?;
         Ok(tally)
@@ -351,13 +379,14 @@ impl Loader<'_> {
         ))
     }
 
-    /// Counts rows against what the graph has, and leaves in them what differs from it: a second run sends little. Answers the keys
-    /// of what belongs to replaced guests, which is created anew.
+    /// Counts rows against what the graph has, tells what they change, and leaves in them what differs: a second run sends little.
+    /// Answers the keys of what belongs to replaced guests, which is created anew. What hangs on a guest that is new, or that
+    /// nobody could look into before, came with it and is not told for itself.
     fn reduce<T>(
         &self,
-        tally: &mut Tally,
+        (tally, told): (&mut Tally, &mut Told),
         label: &Label<T>,
-        before: &Existing,
+        (before, guests): (&Existing, &Existing),
         rows: &mut [NodeRow],
         replaced: &[Vec<Value>],
     ) -> Vec<Vec<Value>> {
@@ -365,12 +394,25 @@ impl Loader<'_> {
             vmid.is_some_and(|vmid| replaced.iter().any(|key| key.first() == Some(vmid)))
         };
         for row in rows {
+            let is_guest = label.name == GUEST.name;
             if is_replaced(row.key.first()) {
                 self.tally(tally, label, row, Change::Created);
-            } else {
-                self.tally(tally, label, row, before.change(label, row));
-                before.reduce(label, row);
+                if is_guest {
+                    told.created(label, row);
+                }
+                continue;
             }
+            self.tally(tally, label, row, before.change(label, row));
+            match before.get(&row.key) {
+                Some(before) => told.updated(label, before, row),
+                None if is_guest
+                    || guests.get(row.key.get(..1).unwrap_or_default()).is_some_and(was_read) =>
+                {
+                    told.created(label, row);
+                }
+                None => {}
+            }
+            before.reduce(label, row);
         }
         if replaced.is_empty() {
             return Vec::new();
@@ -385,7 +427,8 @@ impl Loader<'_> {
     pub async fn backup_jobs(&self, tally: &mut Tally, jobs: &[BackupJob]) -> Result<(), StoreError> {
         let writer = self.writer;
         let rows: Vec<_> = jobs.iter().map(|job| BACKUP_JOB.row(job)).collect();
-        self.compare(tally, &BACKUP_JOB, &rows).await?;
+        let mut told = self.told();
+        self.compare((tally, &mut told), &BACKUP_JOB, &rows).await?;
         let placed = || jobs.iter().filter(|job| !job.is_unseen("storage"));
         let to = placed()
             .filter_map(|job| {
@@ -393,12 +436,13 @@ impl Loader<'_> {
             })
             .collect();
         let owners: Vec<_> = placed().map(|job| vec![json!(job.job_id)]).collect();
-        self.write(vec![
+        let mut statements = vec![
             writer.upsert(&BACKUP_JOB, rows),
             writer.relate(&BACKS_UP_TO, to),
             writer.unrelate(&BACKS_UP_TO, &owners),
-        ])
-        .await
+        ];
+        statements.extend(told.statements(writer));
+        self.write(statements).await
     }
 
     /// Loads what jobs cover besides the guests that came in batches, then removes what they do not cover any more: no reader sees a
@@ -455,33 +499,33 @@ impl Loader<'_> {
         Ok(rows.get(0, "count").and_then(Value::as_u64).unwrap_or(0))
     }
 
-    /// Deletes nodes that are gone, by key.
+    /// Deletes nodes that are gone. With a name, or null where it has none, that is told; without, it goes with what has it.
     pub async fn delete(
         &self,
         tally: &mut Tally,
-        label: &'static str,
-        key: &[&str],
-        keys: &[Vec<Value>],
+        of: Of,
+        gone: &[(Vec<Value>, Option<Value>)],
     ) -> Result<(), StoreError> {
-        for batch in keys.chunks(BATCH_ROWS) {
-            self.write(vec![self.writer.delete(label, key, batch)]).await?;
+        for batch in gone.chunks(BATCH_ROWS) {
+            let keys: Vec<_> = batch.iter().map(|(key, _)| key.clone()).collect();
+            let mut told = self.told();
+            for (key, name) in batch.iter().filter_map(|(key, name)| Some((key, name.as_ref()?))) {
+                told.deleted(of, key, Some(name));
+            }
+            let mut statements = vec![self.writer.delete(of.label, of.key, &keys)];
+            statements.extend(told.statements(self.writer));
+            self.write(statements).await?;
         }
-        tally.count(label).deleted += keys.len() as u64;
+        tally.count(of.label).deleted += gone.len() as u64;
         Ok(())
     }
 
     /// Marks nodes that stay although this run did not see them, by key.
-    pub async fn keep(
-        &self,
-        tally: &mut Tally,
-        label: &'static str,
-        key: &[&str],
-        keys: &[Vec<Value>],
-    ) -> Result<(), StoreError> {
+    pub async fn keep(&self, tally: &mut Tally, of: Of, keys: &[Vec<Value>]) -> Result<(), StoreError> {
         for batch in keys.chunks(BATCH_ROWS) {
-            self.write(vec![self.writer.mark_stale(label, key, batch)]).await?;
+            self.write(vec![self.writer.mark_stale(of.label, of.key, batch)]).await?;
         }
-        tally.count(label).kept += keys.len() as u64;
+        tally.count(of.label).kept += keys.len() as u64;
         Ok(())
     }
 }

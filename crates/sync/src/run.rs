@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::coverage::Coverage;
 use crate::crawl::{Crawl, Survey, SurveyError, chain};
 use crate::feed::{self, Seen};
+use crate::history::{self, Retention};
 use crate::identity::{self, IdentityError};
 use crate::load::{Busy, Loader, Tally, Untold, now};
 use crate::sweep::{Guard, sweep};
@@ -41,6 +42,8 @@ pub struct Options {
     pub accept_new_authority: Vec<ClusterId>,
     /// This process, for others that want the lease.
     pub holder: Holder,
+    /// How long changes are kept.
+    pub history: Retention,
 }
 
 /// What happens during a run, for whoever shows it.
@@ -232,7 +235,8 @@ async fn cluster(
     let run = Run { cluster: &cluster_id, tag };
     let writer = Writer { dialect: store.dialect(), cluster: &cluster_id, tag };
     let busy = Busy::default();
-    let loader = Loader { store, writer, lease, busy: &busy };
+    let tells = history::is_known(store, writer).await.map_err(graph)?;
+    let loader = Loader { store, writer, lease, busy: &busy, tells };
     let mut tally = Tally::default();
 
     // What the guests hang on is asked for first, and they are on their way while it is loaded.
@@ -299,6 +303,7 @@ async fn cluster(
         swept.blocked.as_deref(),
         tally.total(),
     );
+    history::prune(loader, options.history).await.map_err(graph)?;
     loader.write(finish).await.map_err(graph)?;
     progress.finished(&cluster_id);
 

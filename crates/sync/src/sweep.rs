@@ -12,6 +12,7 @@ use serde_json::Value;
 pub use self::decide::{Evidence, GUARD_FROM, Guard, Kept, MAX_DELETE_PERCENT, StaleGuest, WHOLE_FROM};
 use crate::crawl::{Crawl, Survey};
 use crate::feed::Seen;
+use crate::history::Of;
 use crate::load::{Loader, Tally};
 
 /// What a sweep did, besides its counts.
@@ -27,25 +28,26 @@ pub struct Swept {
 
 /// The fates of one label's untouched nodes, by key.
 struct Fates {
-    label: &'static str,
-    key: &'static [&'static str],
-    delete: Vec<Vec<Value>>,
+    of: Of,
+    /// With the name that is told; without one, for what goes with its guest.
+    delete: Vec<(Vec<Value>, Option<Value>)>,
     keep: Vec<Vec<Value>>,
 }
 
 impl Swept {
-    /// Decides about each row, which begins with its key.
+    /// Decides about each row, which begins with its key. `name` is what is told of one that goes.
     fn decide<T>(
         &mut self,
         label: &Label<T>,
         rows: &Rows,
+        name: impl Fn(&[Value]) -> Option<Value>,
         decide: impl Fn(&[Value]) -> Result<(), Kept>,
     ) -> Fates {
-        let mut fates = Fates { label: label.name, key: label.key, delete: Vec::new(), keep: Vec::new() };
+        let mut fates = Fates { of: label.into(), delete: Vec::new(), keep: Vec::new() };
         for row in &rows.rows {
             let key = row.iter().take(label.key.len()).cloned().collect();
             match decide(row) {
-                Ok(()) => fates.delete.push(key),
+                Ok(()) => fates.delete.push((key, name(row))),
                 Err(why) => {
                     *self.kept.entry(why.as_str()).or_default() += 1;
                     fates.keep.push(key);
@@ -95,7 +97,7 @@ pub async fn sweep(
     seen: &mut Seen,
     guard: Guard,
 ) -> Result<Swept, StoreError> {
-    let guest_rows = loader.untouched(tally, &GUEST, &["node", "type"]).await?;
+    let guest_rows = loader.untouched(tally, &GUEST, &["node", "type", "name"]).await?;
     let storage_rows = loader.untouched(tally, &STORAGE, &[]).await?;
     let job_rows = loader.untouched(tally, &BACKUP_JOB, &[]).await?;
 
@@ -132,14 +134,19 @@ pub async fn sweep(
     };
 
     let mut swept = Swept { quorate: evidence.quorate, ..Swept::default() };
-    let guests = swept.decide(&GUEST, &guest_rows, |row| {
-        evidence.guest(&StaleGuest {
-            vmid: number(row).unwrap_or_default(),
-            node: text(row, 1).to_owned(),
-            kind: guest_type(text(row, 2)),
-        })
-    });
-    let gone: HashSet<i64> = guests.delete.iter().filter_map(|key| number(key)).collect();
+    let guests = swept.decide(
+        &GUEST,
+        &guest_rows,
+        |row| row.get(3).cloned(),
+        |row| {
+            evidence.guest(&StaleGuest {
+                vmid: number(row).unwrap_or_default(),
+                node: text(row, 1).to_owned(),
+                kind: guest_type(text(row, 2)),
+            })
+        },
+    );
+    let gone: HashSet<i64> = guests.delete.iter().filter_map(|(key, _)| number(key)).collect();
     let hosts_kept: HashSet<&str> = guest_rows
         .rows
         .iter()
@@ -153,17 +160,26 @@ pub async fn sweep(
         _ => Err(Kept::ScopeIncomplete),
     };
     let by_config = |row: &[Value]| named_by(&seen.understood, row);
-    let disks = swept.decide(&DISK, &loader.untouched(tally, &DISK, &[]).await?, by_config);
-    let nics = swept.decide(&NIC, &loader.untouched(tally, &NIC, &[]).await?, by_config);
-    let snapshots = swept.decide(&SNAPSHOT, &loader.untouched(tally, &SNAPSHOT, &[]).await?, |row| {
-        named_by(&seen.snapshots_understood, row)
-    });
-    let jobs = swept.decide(&BACKUP_JOB, &job_rows, |row| {
-        evidence.backup_job()?;
-        if jobs_gone.contains(text(row, 0)) { Ok(()) } else { Err(Kept::ScopeIncomplete) }
-    });
-    let storages = swept.decide(&STORAGE, &storage_rows, |row| evidence.storage(text(row, 0)));
-    let nodes = swept.decide(&NODE, &loader.untouched(tally, &NODE, &[]).await?, |row| {
+    let of_guest =
+        |row: &[Value]| number(row).is_none_or(|vmid| !gone.contains(&vmid)).then_some(Value::Null);
+    let first = |row: &[Value]| row.first().cloned();
+    let disks = swept.decide(&DISK, &loader.untouched(tally, &DISK, &[]).await?, of_guest, by_config);
+    let nics = swept.decide(&NIC, &loader.untouched(tally, &NIC, &[]).await?, of_guest, by_config);
+    let snapshots =
+        swept.decide(&SNAPSHOT, &loader.untouched(tally, &SNAPSHOT, &[]).await?, of_guest, |row| {
+            named_by(&seen.snapshots_understood, row)
+        });
+    let jobs = swept.decide(
+        &BACKUP_JOB,
+        &job_rows,
+        |_| Some(Value::Null),
+        |row| {
+            evidence.backup_job()?;
+            if jobs_gone.contains(text(row, 0)) { Ok(()) } else { Err(Kept::ScopeIncomplete) }
+        },
+    );
+    let storages = swept.decide(&STORAGE, &storage_rows, first, |row| evidence.storage(text(row, 0)));
+    let nodes = swept.decide(&NODE, &loader.untouched(tally, &NODE, &[]).await?, first, |row| {
         evidence.node(hosts_kept.contains(text(row, 0)))
     });
 
@@ -173,17 +189,18 @@ pub async fn sweep(
     // Children first: no committed state shows a volume without its guest, or a guest without its node.
     let all = [disks, nics, snapshots, guests, jobs, storages, nodes];
     let mut shares = Vec::new();
-    for Fates { label, delete, .. } in &all {
-        shares.push((*label, delete.len() as u64, loader.total(label).await?));
+    for Fates { of, delete, .. } in &all {
+        shares.push((of.label, delete.len() as u64, loader.total(of.label).await?));
     }
     let blocked = guard.check(&shares).err();
-    for Fates { label, key, delete, keep } in &all {
+    for Fates { of, delete, keep } in &all {
         if blocked.is_some() {
-            loader.keep(tally, label, key, delete).await?;
+            let stay: Vec<_> = delete.iter().map(|(key, _)| key.clone()).collect();
+            loader.keep(tally, *of, &stay).await?;
         } else {
-            loader.delete(tally, label, key, delete).await?;
+            loader.delete(tally, *of, delete).await?;
         }
-        loader.keep(tally, label, key, keep).await?;
+        loader.keep(tally, *of, keep).await?;
     }
     swept.blocked = blocked;
     Ok(swept)

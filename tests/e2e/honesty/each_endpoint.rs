@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use pve_sim::{Fault, FaultRule};
 use pvegraph_graph::lease::Holder;
 use pvegraph_inventory::Completeness;
+use pvegraph_sync::history::Retention;
 use pvegraph_sync::run::{ClusterError, Options, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
 
@@ -30,6 +31,7 @@ async fn exit_of_a_run(it: &Estate) -> i32 {
         offline_is_partial: true,
         accept_new_authority: Vec::new(),
         holder: Holder { name: "honesty".to_owned(), lock: None },
+        history: Retention::default(),
     };
     let mut outcome = run(&it.store, &targets, &options, &Silent).await.unwrap();
     match outcome.remove(0) {

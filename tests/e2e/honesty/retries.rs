@@ -7,6 +7,7 @@ use pve_client::{Auth, ClientConfig, PveClient, Trust};
 use pve_sim::{Fault, FaultRule};
 use pvegraph_graph::lease::Holder;
 use pvegraph_inventory::Completeness;
+use pvegraph_sync::history::Retention;
 use pvegraph_sync::run::{Options, Silent, Target, run};
 use pvegraph_sync::sweep::Guard;
 
@@ -59,6 +60,7 @@ async fn item_6_a_401_in_mid_run_renews_the_ticket_once() {
             offline_is_partial: true,
             accept_new_authority: Vec::new(),
             holder: Holder { name: "honesty".to_owned(), lock: None },
+            history: Retention::default(),
         };
         let then = tickets();
         let targets = [Target { name: Some("rig".parse().unwrap()), client }];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pve_sim::{Drive, Guest, GuestKind, Power, Selection, State};
 use serde_json::{Value, json};
 
-use super::graph::Whole;
+use super::graph::{HISTORY, Whole};
 
 /// By label and by relationship type, then by key: the facts that are compared.
 pub type Facts = BTreeMap<String, BTreeMap<String, Value>>;
@@ -60,7 +60,7 @@ pub fn of_graph(whole: &Whole) -> Facts {
     let rows = |(kind, rows): (&String, &BTreeMap<String, _>)| {
         (kind.clone(), rows.iter().map(|(key, it)| (key.clone(), facts(kind, it))).collect())
     };
-    whole.iter().map(rows).collect()
+    whole.iter().filter(|(kind, _)| !HISTORY.contains(&kind.as_str())).map(rows).collect()
 }
 
 fn sorted(value: Value) -> Value {

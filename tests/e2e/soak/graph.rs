@@ -10,8 +10,11 @@ use serde_json::{Map, Value, json};
 /// the lease, which are about runs and not about the cluster.
 pub type Whole = BTreeMap<String, BTreeMap<String, Map<String, Value>>>;
 
-/// The stamps of every node and relationship.
-const STAMPS: [&str; 3] = ["firstseen", "lastupdated", "stale_since"];
+/// The stamps of nodes and relationships.
+const STAMPS: [&str; 5] = ["firstseen", "lastupdated", "stale_since", "history_since", "at"];
+
+/// What tells of changes, and is not what a cluster is now.
+pub const HISTORY: [&str; 2] = ["ProxmoxChange", "CHANGED"];
 
 const NODES: &str = "MATCH (n) WHERE NOT n:ProxmoxSyncRun AND NOT n:PvegraphMigration AND NOT n:PvegraphLease \
                      RETURN labels(n) AS labels, properties(n) AS it";
@@ -19,7 +22,7 @@ const NODES: &str = "MATCH (n) WHERE NOT n:ProxmoxSyncRun AND NOT n:PvegraphMigr
 /// Of the ends their keys alone: a large estate's whole properties would be read many times over.
 const RELATIONSHIPS: &str = "MATCH (a)-[r]->(b) WHERE NOT a:ProxmoxSyncRun AND NOT b:ProxmoxSyncRun \
                              RETURN type(r) AS type, properties(r) AS it, \
-                             labels(a) AS a_labels, a {.cluster_id, .name, .vmid, .disk_id, .net_id, .job_id} AS a, \
+                             labels(a) AS a_labels, a {.cluster_id, .name, .vmid, .disk_id, .net_id, .job_id, .at, .change_id} AS a, \
                              labels(b) AS b_labels, b {.cluster_id, .name, .vmid, .disk_id, .net_id, .job_id} AS b";
 
 /// A node's label and its key in that label. The cluster is left out: there is one.
@@ -60,14 +63,30 @@ pub async fn read(db: &Neo4jServer) -> Whole {
     whole
 }
 
-/// Puts a word for each stamp that `word` has one for.
+/// Puts a word for each stamp that `word` has one for. What was told once is never touched again, so that its `lastupdated` is as its
+/// `firstseen`.
 pub fn stamps(whole: &mut Whole, word: impl Fn(&str, i64) -> Option<&'static str>) {
-    for properties in whole.values_mut().flat_map(BTreeMap::values_mut) {
+    for (kind, properties) in
+        whole.iter_mut().flat_map(|(kind, rows)| rows.values_mut().map(move |row| (kind, row)))
+    {
+        let is_told = HISTORY.contains(&kind.as_str());
         for name in STAMPS {
             let Some(stamp) = properties.get(name).and_then(Value::as_i64) else { continue };
-            if let Some(word) = word(name, stamp) {
+            if let Some(word) = word(if is_told { "firstseen" } else { name }, stamp) {
                 properties.insert(name.to_owned(), json!(word));
             }
+        }
+    }
+    // A change's key begins with a stamp.
+    for kind in HISTORY {
+        let Some(rows) = whole.get_mut(kind) else { continue };
+        let named = std::mem::take(rows).into_iter().map(|(key, properties)| {
+            let (at, rest) = key.split_once(':').unwrap();
+            let at = word("at", at.parse().unwrap()).unwrap_or(at);
+            (format!("{at}:{rest}"), properties)
+        });
+        for (key, properties) in named {
+            assert!(rows.insert(key.clone(), properties).is_none(), "{kind} {key} is told by two runs");
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod apply;
 pub mod approve;
 pub mod audit;
+pub mod changes;
 pub mod config_show;
 pub mod desired;
 pub mod discover;
@@ -146,6 +147,8 @@ pub enum Command {
     /// List and run the canned reports
     #[command(subcommand)]
     Report(report::ReportCommand),
+    /// Show what syncs saw to change: guests that came, went, migrated or are configured otherwise
+    Changes(changes::Changes),
     /// Apply and take back the graph's schema; back the graph up and restore it
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -208,6 +211,7 @@ impl Command {
             Self::Demo(command) => command.run(global),
             Self::Query(command) => command.run(global),
             Self::Report(command) => command.run(global),
+            Self::Changes(command) => command.run(global),
             Self::Migrate(command) => command.run(global),
             Self::Seed(command) => command.run(global),
             Self::Reset(command) => command.run(global),

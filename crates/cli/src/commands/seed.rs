@@ -8,6 +8,7 @@ use pve_sim::{ROOT_TOKEN, SimOptions, SimServer, World, WorldSpec};
 use pvegraph_graph::lease::Holder;
 use pvegraph_graph::{Statement, Store};
 use pvegraph_inventory::ClusterId;
+use pvegraph_sync::history::Retention;
 use pvegraph_sync::run::{Options, Target};
 use pvegraph_sync::sweep::Guard;
 
@@ -89,6 +90,7 @@ async fn plant(store: &dyn Store, estate: Estate, holder: Holder, global: &Globa
         // The simulator makes itself a new authority each time.
         accept_new_authority: vec![cluster_id.clone()],
         holder,
+        history: Retention::default(),
     };
     let ended = sync_and_report(store, &[Target { name: Some(cluster_id), client }], &options, global).await;
     server.shutdown().await;

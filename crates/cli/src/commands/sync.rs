@@ -10,6 +10,7 @@ use pvegraph_graph::lease::{Holder, LeaseError};
 use pvegraph_graph::{Rows, Store};
 use pvegraph_inventory::{ClusterId, Completeness};
 use pvegraph_sync::chain;
+use pvegraph_sync::history::Retention;
 use pvegraph_sync::identity::{IdentityError, UnverifiedError};
 use pvegraph_sync::run::{self, ClusterError, ClusterReport, Options, Progress, RunError, Target};
 use pvegraph_sync::sweep::{Guard, Kept};
@@ -85,6 +86,7 @@ impl Sync {
             offline_is_partial: settings.sync.offline_nodes == OfflineNodes::Partial,
             accept_new_authority: self.accept_new_authority,
             holder,
+            history: Retention { days: settings.sync.history_days },
         };
         sync_and_report(&*store, &targets, &options, global).await
     }

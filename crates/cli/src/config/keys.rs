@@ -145,6 +145,7 @@ const SYNC: &[Key] = &[
     with_default("offline_nodes", Kind::Choice(&["ok", "partial"]), "partial"),
     with_default("max_delete_percent", Kind::Whole(0, 100), "30"),
     with_default("guard_from", Kind::Whole(0, 1_000_000_000), "20"),
+    with_default("history_days", Kind::Whole(1, 36_500), "180"),
 ];
 
 const APPLY: &[Key] = &[
