@@ -49,7 +49,7 @@ impl fmt::Display for ChangeType {
 /// One change, as a run saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The run's tag, in epoch seconds: it happened between the run before and this one.
+    /// The run's tag, when it began, in epoch seconds: it happened since the run before, or while this one was at work.
     pub at: i64,
     /// What happened.
     pub kind: ChangeType,
@@ -96,11 +96,9 @@ pub fn text(value: &Value) -> Value {
     }
 }
 
-/// Whether a property follows from others, whose changes are told: a guest's `id` from its node, the sum of its volumes from these,
-/// the snapshot that it is at from what was taken or rolled back to.
+/// Whether a property follows from others, whose changes are told: a guest's `id` from its node, the sum of its volumes from these.
 pub fn follows(label: &str, property: &str) -> bool {
-    property == "id"
-        || matches!((label, property), ("ProxmoxVM", "disk_size") | ("ProxmoxSnapshot", "current"))
+    property == "id" || (label, property) == ("ProxmoxVM", "disk_size")
 }
 
 /// From a change to what changed, while that is there.
@@ -127,17 +125,20 @@ pub fn end(change: &Change) -> RelationshipRow {
     RelationshipRow::new(vec![change.at.into(), change.id().into()], change.key.clone())
 }
 
-/// Whether an earlier run came to its end with this cluster: a column `seen`. What a first run finds is no change. A run that could not
-/// read the cluster at all has no counts.
+/// What earlier runs that came to their end have seen of this cluster: a column `collector`, and no row before the first of them. What is
+/// seen for the first time is no change. What a token may not see at all counts as not seen.
 pub fn seen_before(cluster: &ClusterId) -> Statement {
+    // A run that could not read the cluster at all has collected nothing, and no counts.
     Statement::new(format!(
         "MATCH (r:{SYNC_RUN})\nWHERE r.cluster_id = $cluster_id AND r.finished_at IS NOT NULL AND r.created IS NOT NULL\n\
-         RETURN count(r) > 0 AS seen"
+         MATCH (r)-[c:COLLECTED]->(:ProxmoxCluster)\n\
+         WHERE c.node IS NULL AND c.status <> 'failed' AND (c.status <> 'filtered' OR c.count > 0)\n\
+         RETURN DISTINCT c.collector AS collector"
     ))
     .with("cluster_id", cluster.as_str())
 }
 
-/// The latest change but for the `kept` last ones: a column `at`, or no row.
+/// When the latest change was seen but for the `kept` last ones: a column `at`, or no row.
 pub fn beyond(cluster: &ClusterId, kept: u64) -> Statement {
     Statement::new(format!(
         "MATCH (h:{})\nWHERE h.cluster_id = $cluster_id\nRETURN h.at AS at ORDER BY at DESC SKIP {kept} LIMIT 1",
@@ -166,7 +167,8 @@ pub fn prune(cluster: &ClusterId, before: i64, rows: usize) -> Statement {
     .with("before", before)
 }
 
-/// Says on the cluster that its changes are known from this run on, where it is not said yet.
+/// Says on the cluster that its changes are known from this run on, where it is not said yet. For the transaction that ends the run: after
+/// one that is cut off the next is the first again.
 pub fn known_since(dialect: Dialect, cluster: &ClusterId, since: i64) -> Statement {
     say_known_since(dialect, cluster, since, "c.history_since IS NULL")
 }

@@ -186,7 +186,7 @@ pub static CLUSTER: Label<inventory::Cluster> = Label {
         "nodes_online" Integer "Nodes that are online" = |c| if_seen(&c.nodes_online);
         "ca_fingerprint" Text "SHA-256 of the cluster's own certificate authority; another cluster under this identifier is refused"
             = |c| if_seen(&c.ca_fingerprint);
-        "history_since" Integer "Its changes are known from then on, in epoch seconds; null before its first whole run" = |_| Cell::Unseen;
+        "history_since" Integer "Its changes are known from then on, in epoch seconds; null before a run has told any" = |_| Cell::Unseen;
     },
     indexed: &["id", "name"],
 };
@@ -374,7 +374,7 @@ pub static CHANGE: Label<Change> = Label {
     key: &["at", "change_id"],
     columns: columns! {
         "change_id" Text "`label/object/field`, or the type in place of the field; unique among the changes of a run" = |c| is(c.id());
-        "at" Integer "The run that saw it, in epoch seconds: it happened since the run before" = |c| is(c.at);
+        "at" Integer "When the run began that saw it, in epoch seconds: it happened since the run before, or during this one" = |c| is(c.at);
         "change_type" Text "`created`, `updated`, `deleted` or `migrated`" = |c| is(c.kind.as_str());
         "label" Text "The label of the thing" = |c| is(c.label);
         "object" Text "The thing's key: `100`, `100:scsi0`, `pve1`; empty for the cluster" = |c| is(c.object());

@@ -21,13 +21,13 @@ use pvegraph_graph::labels::{
 use pvegraph_graph::lease::Lease;
 use pvegraph_graph::runs::Counts;
 use pvegraph_graph::{Rows, Statement, Store, StoreError};
-use pvegraph_inventory::{BackupJob, Cluster, Guest, Node, Observed, Storage};
+use pvegraph_inventory::{BackupJob, Cluster, Collector, Guest, Node, Observed, Storage};
 use serde_json::{Map, Value, json};
 
 use crate::batch::Batch;
 use crate::coverage::Coverage;
 use crate::diff::{Change, Existing, is_another_guest};
-use crate::history::{Of, Told, was_read};
+use crate::history::{Of, Told, came_later};
 use crate::unchanged::{self, Known, OF_DISKS, OF_GUESTS, OF_SNAPSHOTS};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
@@ -157,8 +157,8 @@ pub struct Loader<'a> {
     pub lease: Option<&'a Lease>,
     /// Measures how long the store works.
     pub busy: &'a Busy,
-    /// Changes are told: it is not the cluster's first run.
-    pub tells: bool,
+    /// What was seen of the cluster before, by collector: nothing in its first run, which tells no changes.
+    pub seen_before: &'a HashSet<String>,
 }
 
 impl Loader<'_> {
@@ -175,14 +175,14 @@ impl Loader<'_> {
 
     /// The changes of a transaction, none yet.
     fn told(&self) -> Told {
-        Told::new(self.writer.tag, !self.tells || self.lease.is_none())
+        Told::new(self.writer.tag, self.seen_before.is_empty() || self.lease.is_none())
     }
 
-    /// Counts rows against what the graph has, and tells what they change.
+    /// Counts rows against what the graph has, and tells what they change; `of` collects them.
     async fn compare<T>(
         &self,
         (tally, told): (&mut Tally, &mut Told),
-        label: &Label<T>,
+        (label, of): (&Label<T>, Collector),
         rows: &[NodeRow],
     ) -> Result<(), StoreError> {
         let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
@@ -190,8 +190,9 @@ impl Loader<'_> {
         for row in rows {
             self.tally(tally, label, row, existing.change(label, row));
             match existing.get(&row.key) {
-                Some(before) => told.updated(label, before, row),
-                None => told.created(label, row),
+                Some(before) => told.updated(label, before, row, false),
+                None if self.seen_before.contains(of.as_str()) => told.created(label, row),
+                None => {}
             }
         }
         Ok(())
@@ -216,11 +217,11 @@ impl Loader<'_> {
     ) -> Result<(), StoreError> {
         let mut told = self.told();
         let cluster_rows = vec![CLUSTER.row(cluster)];
-        self.compare((tally, &mut told), &CLUSTER, &cluster_rows).await?;
+        self.compare((tally, &mut told), (&CLUSTER, Collector::Cluster), &cluster_rows).await?;
         let node_rows: Vec<_> = nodes.iter().map(|node| NODE.row(node)).collect();
-        self.compare((tally, &mut told), &NODE, &node_rows).await?;
+        self.compare((tally, &mut told), (&NODE, Collector::Nodes), &node_rows).await?;
         let storage_rows: Vec<_> = storages.iter().map(|storage| STORAGE.row(storage)).collect();
-        self.compare((tally, &mut told), &STORAGE, &storage_rows).await?;
+        self.compare((tally, &mut told), (&STORAGE, Collector::Storages), &storage_rows).await?;
 
         let contains =
             nodes.iter().map(|node| RelationshipRow::new(vec![], vec![json!(node.name)])).collect();
@@ -327,6 +328,7 @@ impl Loader<'_> {
         statements.extend(writer.upsert_owned(&DISK, &HAS_DISK, disks));
         statements.extend(writer.upsert_owned(&NIC, &HAS_NETWORK_INTERFACE, nics));
         statements.extend(writer.upsert_owned(&SNAPSHOT, &SNAPSHOT_OF, snapshots));
+        statements.extend(told.statements(writer));
         // What is shared with other writers comes last, so that nobody waits long.
         statements.extend([
             writer.relate(&PARENT_SNAPSHOT, parents),
@@ -342,7 +344,6 @@ impl Loader<'_> {
             writer.confirm_beyond(&DISK, &HAS_DISK, &INCLUDES_DISK, &stamped),
             writer.relate(&INCLUDES_DISK, included),
         ]);
-        statements.extend(told.statements(writer));
         statements.retain(|statement| !is_empty(statement));
         self.write(statements).await?;
         Ok(tally)
@@ -380,8 +381,7 @@ impl Loader<'_> {
     }
 
     /// Counts rows against what the graph has, tells what they change, and leaves in them what differs: a second run sends little.
-    /// Answers the keys of what belongs to replaced guests, which is created anew. What hangs on a guest that is new, or that
-    /// nobody could look into before, came with it and is not told for itself.
+    /// Answers the keys of what belongs to replaced guests, which is created anew.
     fn reduce<T>(
         &self,
         (tally, told): (&mut Tally, &mut Told),
@@ -392,6 +392,22 @@ impl Loader<'_> {
     ) -> Vec<Vec<Value>> {
         let is_replaced = |vmid: Option<&Value>| {
             vmid.is_some_and(|vmid| replaced.iter().any(|key| key.first() == Some(vmid)))
+        };
+        // Guests whose last snapshot is gone: the one before it is their last then, and they did not go back to it.
+        let is_snapshot = label.name == SNAPSHOT.name;
+        let there: HashSet<String> =
+            rows.iter().filter(|_| is_snapshot).map(|row| named(label.name, &row.key)).collect();
+        let key = |node: &Map<String, Value>| -> Vec<Value> {
+            label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
+        };
+        let moved_on: HashSet<i64> = before
+            .iter()
+            .filter(|node| is_snapshot && node.get("current").is_some_and(|value| *value == true))
+            .filter(|node| !there.contains(&named(label.name, &key(node))))
+            .filter_map(|node| node.get("vmid")?.as_i64())
+            .collect();
+        let is_back = |row: &NodeRow| {
+            row.key.first().and_then(Value::as_i64).is_none_or(|vmid| !moved_on.contains(&vmid))
         };
         for row in rows {
             let is_guest = label.name == GUEST.name;
@@ -404,9 +420,11 @@ impl Loader<'_> {
             }
             self.tally(tally, label, row, before.change(label, row));
             match before.get(&row.key) {
-                Some(before) => told.updated(label, before, row),
+                Some(before) => told.updated(label, before, row, is_back(row)),
                 None if is_guest
-                    || guests.get(row.key.get(..1).unwrap_or_default()).is_some_and(was_read) =>
+                    || guests
+                        .get(row.key.get(..1).unwrap_or_default())
+                        .is_some_and(|guest| came_later(label, guest, row)) =>
                 {
                     told.created(label, row);
                 }
@@ -417,9 +435,6 @@ impl Loader<'_> {
         if replaced.is_empty() {
             return Vec::new();
         }
-        let key = |node: &Map<String, Value>| {
-            label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
-        };
         before.iter().filter(|node| is_replaced(node.get("vmid"))).map(key).collect()
     }
 
@@ -428,7 +443,7 @@ impl Loader<'_> {
         let writer = self.writer;
         let rows: Vec<_> = jobs.iter().map(|job| BACKUP_JOB.row(job)).collect();
         let mut told = self.told();
-        self.compare((tally, &mut told), &BACKUP_JOB, &rows).await?;
+        self.compare((tally, &mut told), (&BACKUP_JOB, Collector::BackupJobs), &rows).await?;
         let placed = || jobs.iter().filter(|job| !job.is_unseen("storage"));
         let to = placed()
             .filter_map(|job| {

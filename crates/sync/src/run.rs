@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use pve_client::{ApiError, PveClient};
+use pvegraph_graph::changes;
 use pvegraph_graph::cypher::Writer;
 use pvegraph_graph::labels::GUEST;
 use pvegraph_graph::lease::{Holder, Lease, LeaseError};
@@ -235,8 +236,8 @@ async fn cluster(
     let run = Run { cluster: &cluster_id, tag };
     let writer = Writer { dialect: store.dialect(), cluster: &cluster_id, tag };
     let busy = Busy::default();
-    let tells = history::is_known(store, writer).await.map_err(graph)?;
-    let loader = Loader { store, writer, lease, busy: &busy, tells };
+    let seen_before = history::seen_before(store, writer).await.map_err(graph)?;
+    let loader = Loader { store, writer, lease, busy: &busy, seen_before: &seen_before };
     let mut tally = Tally::default();
 
     // What the guests hang on is asked for first, and they are on their way while it is loaded.
@@ -296,15 +297,18 @@ async fn cluster(
     odd.retain(|one| told.insert(one.clone()));
     // What was left out of an answer leaves the graph as it was there, wherever the answer was from.
     let understood = if odd.is_empty() { Completeness::Complete } else { Completeness::Partial };
-    let finish = run.finish(
+    let mut finish = run.finish(
         store.dialect(),
         now(),
         (&seen.scopes, understood),
         swept.blocked.as_deref(),
         tally.total(),
     );
-    history::prune(loader, options.history).await.map_err(graph)?;
+    finish.push(changes::known_since(store.dialect(), &cluster_id, tag));
     loader.write(finish).await.map_err(graph)?;
+    if let Err(error) = history::prune(loader, options.history).await {
+        tracing::warn!(cluster = %cluster_id, error = %chain(&error), "old changes could not be pruned: the next run does it");
+    }
     progress.finished(&cluster_id);
 
     Ok(ClusterReport {

@@ -162,13 +162,13 @@ pub async fn sweep(
     let by_config = |row: &[Value]| named_by(&seen.understood, row);
     let of_guest =
         |row: &[Value]| number(row).is_none_or(|vmid| !gone.contains(&vmid)).then_some(Value::Null);
+    let named = |row: &[Value]| of_guest(row).and_then(|_| row.get(1).cloned());
     let first = |row: &[Value]| row.first().cloned();
     let disks = swept.decide(&DISK, &loader.untouched(tally, &DISK, &[]).await?, of_guest, by_config);
     let nics = swept.decide(&NIC, &loader.untouched(tally, &NIC, &[]).await?, of_guest, by_config);
-    let snapshots =
-        swept.decide(&SNAPSHOT, &loader.untouched(tally, &SNAPSHOT, &[]).await?, of_guest, |row| {
-            named_by(&seen.snapshots_understood, row)
-        });
+    let snapshots = swept.decide(&SNAPSHOT, &loader.untouched(tally, &SNAPSHOT, &[]).await?, named, |row| {
+        named_by(&seen.snapshots_understood, row)
+    });
     let jobs = swept.decide(
         &BACKUP_JOB,
         &job_rows,

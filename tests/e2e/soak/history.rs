@@ -74,7 +74,14 @@ pub fn between(before: &Whole, after: &Whole) -> Told {
                 let (old, new) = (text(was.get(field)), text(is.get(field)));
                 let is_first_look = old.is_null()
                     && (SEEN_LATE.contains(&field.as_str()) || is_guest && !was.contains_key("onboot"));
-                if is_aside || old == new || is_first_look {
+                // Where a guest went back to a snapshot, the one that it was at is there still.
+                let was_at = before.iter().find(|(other, it)| {
+                    other.split(':').next() == key.split(':').next()
+                        && it.get("current") == Some(&json!(true))
+                });
+                let is_echo = field == "current"
+                    && (new == "false" || was_at.is_some_and(|(other, _)| !after.contains_key(other)));
+                if is_aside || old == new || is_first_look || is_echo {
                     continue;
                 }
                 let kind = if is_guest && field == "node" { "migrated" } else { "updated" };

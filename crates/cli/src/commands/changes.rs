@@ -15,7 +15,7 @@ use crate::render::Report;
 /// Options of `changes`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A change is seen by the sync after it: `at` is that sync's time. What a cluster had when it was synced first, and load, uptime and \
+A change is seen by the sync after it: `at` is when that sync began. What a cluster had when it was synced first, and load, uptime and \
 use, are none. How long changes are kept is `history_days` in [sync]; where they are not known for all of the time that is asked for, \
 that is told on standard error, and `known_since` of the JSON has each cluster's beginning.
 
@@ -28,12 +28,12 @@ pub struct Changes {
     #[arg(long, value_name = "WHEN", default_value = "7d", value_parser = moment)]
     since: Timestamp,
 
-    /// Of the cluster of this name
-    #[arg(long, value_name = "NAME")]
+    /// Of this cluster, by its `cluster_id`
+    #[arg(long, value_name = "CLUSTER_ID")]
     cluster: Option<String>,
 
     /// Of the guest with this number, and of what belongs to it
-    #[arg(long, value_name = "VMID")]
+    #[arg(long, value_name = "VMID", value_parser = clap::value_parser!(i64).range(1..))]
     guest: Option<i64>,
 
     /// Of this type; may be given more than once
@@ -72,15 +72,25 @@ impl From<Kind> for ChangeType {
 /// A moment, or how long ago it is.
 fn moment(text: &str) -> Result<Timestamp, String> {
     let bad = || format!("{text:?} is neither a time span, such as 7d, nor a moment, such as 2026-11-01");
+    let now = Zoned::now().with_time_zone(TimeZone::UTC);
+    let past = |moment: Timestamp| {
+        let is_past = moment <= now.timestamp();
+        is_past
+            .then_some(moment)
+            .ok_or_else(|| format!("{text:?} lies in the future: nothing was seen since"))
+    };
+    // With a zone's name, with an offset, or with neither.
+    if let Ok(moment) = text.parse::<Zoned>() {
+        return past(moment.timestamp());
+    }
     if let Ok(moment) = text.parse::<Timestamp>() {
-        return Ok(moment);
+        return past(moment);
     }
     if let Ok(moment) = text.parse::<DateTime>() {
-        return Ok(moment.to_zoned(TimeZone::UTC).map_err(|_| bad())?.timestamp());
+        return past(moment.to_zoned(TimeZone::UTC).map_err(|_| bad())?.timestamp());
     }
     let span: Span = text.parse().map_err(|_| bad())?;
     // Days and weeks have a length only on a calendar.
-    let now = Zoned::now().with_time_zone(TimeZone::UTC);
     let then = now.checked_sub(span.abs()).map_err(|_| bad())?;
     Ok(then.timestamp())
 }
@@ -119,7 +129,9 @@ impl Changes {
             }
             for (cluster, since) in &known {
                 match since.as_i64() {
-                    None => tracing::warn!("{cluster}: no changes are known: no sync has seen it whole yet"),
+                    None => tracing::warn!(
+                        "{cluster}: no changes are known: they are from the second sync that keeps them on"
+                    ),
                     Some(since) if since > asked.since => {
                         tracing::warn!("{cluster}: changes are known from {} on", shown(since));
                     }
@@ -171,6 +183,9 @@ mod tests {
         assert_eq!(moment("2026-11-01T08:00:00+02:00").unwrap().to_string(), "2026-11-01T06:00:00Z");
         let ago = |text: &str| (Timestamp::now().as_second() - moment(text).unwrap().as_second()) / 60;
         assert_eq!((ago("90m"), ago("12h"), ago("7d"), ago("2w")), (90, 720, 10_080, 20_160));
+        let zoned = moment("2026-11-01T08:00[Europe/Berlin]").unwrap();
+        assert_eq!(zoned.to_string(), "2026-11-01T07:00:00Z");
+        assert!(moment("2999-01-01").unwrap_err().contains("lies in the future"));
         for bad in ["", "soon", "7", "2026-13-01", "99999999d"] {
             assert!(moment(bad).is_err(), "{bad}");
         }

@@ -23,7 +23,7 @@ const BATCH: u32 = 5_000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Only nodes with pvegraph's labels are removed, with their relationships; the schema stays (`pvegraph migrate down --to 0` removes \
-it). What was seen first, and when, is lost: a new sync starts anew.
+it). What was seen first, and when, and what changed since is lost: a new sync starts anew.
 
 Examples:
   pvegraph reset
