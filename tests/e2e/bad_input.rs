@@ -244,7 +244,13 @@ async fn a_closed_port() {
     it.refused(
         &[(it.server.url(), &url)],
         13,
-        &[&url, "cannot connect", "check host and port", "Connection refused"],
+        &[
+            &url,
+            "it does not answer, and is tried again for about 23 s",
+            "cannot connect",
+            "check host and port",
+            "Connection refused",
+        ],
     )
     .await;
 }
@@ -255,7 +261,8 @@ async fn an_address_that_never_answers() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", silent.local_addr().unwrap());
     let short = format!("{CA_LINE}connect_timeout = \"200ms\"\nrequest_timeout = \"400ms\"\n");
-    it.refused(&[(it.server.url(), &url), (CA_LINE, &short)], 13, &[&url, "timed out"]).await;
+    let told = [&*url, "it does not answer, and is tried again for about 24 s", "timed out"];
+    it.refused(&[(it.server.url(), &url), (CA_LINE, &short)], 13, &told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

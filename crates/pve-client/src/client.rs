@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,8 @@ struct Endpoint {
     /// `https://host:port`, without a trailing slash.
     origin: String,
     port_given: bool,
+    /// It has been told that it does not answer.
+    told: AtomicBool,
 }
 
 /// The limits of one node.
@@ -344,10 +346,34 @@ impl PveClient {
             if !trouble.may_retry(began, delay, retry.node_deadline) {
                 return Err(error);
             }
+            self.tell_unreachable(&error);
             tracing::debug!(path = %request.path, %error, ?delay, "trying again");
             counters.retries.fetch_add(1, Ordering::Relaxed);
             // No permit is held meanwhile: a node in trouble must not use up the cluster's.
             tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Tells of each endpoint that can't be connected to that it is tried again: once, however many requests it fails.
+    fn tell_unreachable(&self, error: &ApiError) {
+        let Shared { endpoints, timeouts, retry, .. } = &*self.shared;
+        let failed: Vec<&ApiError> = error.unconnected().collect();
+        // A refusal takes no time.
+        let silent = failed.iter().filter(|error| error.is_timeout()).count();
+        let each = timeouts.connect.saturating_mul(u32::try_from(silent).unwrap_or(u32::MAX));
+        let whole = retry.patience(each);
+        for error in failed {
+            let endpoint = endpoints.iter().find(|endpoint| error.endpoint() == Some(&*endpoint.origin));
+            let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.told.swap(true, Ordering::Relaxed))
+            else {
+                continue;
+            };
+            tracing::warn!(
+                endpoint = endpoint.origin,
+                cause = root_cause(error),
+                "it does not answer, and is tried again for about {} s",
+                whole.as_secs().max(1)
+            );
         }
     }
 
@@ -502,7 +528,11 @@ impl Endpoint {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(format!("endpoint {url}: only https://host:port is expected, without a path"));
         }
-        Ok(Self { origin: url.origin().ascii_serialization(), port_given: url.port().is_some() })
+        Ok(Self {
+            origin: url.origin().ascii_serialization(),
+            port_given: url.port().is_some(),
+            told: AtomicBool::new(false),
+        })
     }
 }
 

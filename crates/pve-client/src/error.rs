@@ -262,6 +262,15 @@ impl ApiError {
         matches!(self.inner.kind, ErrorKind::Connect { .. } | ErrorKind::Unreachable { .. })
     }
 
+    /// The failed connections, one for each endpoint that was tried.
+    pub(crate) fn unconnected(&self) -> impl Iterator<Item = &Self> {
+        let tried = match &self.inner.kind {
+            ErrorKind::Unreachable { tried } => tried.as_slice(),
+            _ => std::slice::from_ref(self),
+        };
+        tried.iter().filter(|error| matches!(error.inner.kind, ErrorKind::Connect { .. }))
+    }
+
     /// The request or the connecting took too long.
     #[must_use]
     pub fn is_timeout(&self) -> bool {

@@ -51,6 +51,21 @@ impl RetryPolicy {
             .with_jitter()
             .build()
     }
+
+    /// For about how long one read is repeated, where each try takes as long as `each`: delays with half of what jitter may add.
+    pub(crate) fn patience(&self, each: Duration) -> Duration {
+        let mut left = u32::try_from(self.max_retries).unwrap_or(u32::MAX);
+        let mut whole = each.saturating_mul(left);
+        let mut delay = self.min_delay.min(self.max_delay);
+        // Until it grows no more.
+        while left > 0 && !delay.is_zero() && delay < self.max_delay {
+            whole = whole.saturating_add(delay).saturating_add(delay / 2);
+            delay = delay.saturating_mul(2).min(self.max_delay);
+            left -= 1;
+        }
+        let rest = delay.saturating_add(delay / 2).saturating_mul(left);
+        whole.saturating_add(rest).min(self.node_deadline)
+    }
 }
 
 /// How long a node, or the way to the cluster, has been failing without one good answer.
@@ -92,6 +107,21 @@ mod tests {
         for (delay, least) in delays.iter().zip([500, 1000, 2000, 4000, 8000]) {
             let least = Duration::from_millis(least);
             assert!(*delay >= least && *delay <= 2 * least, "{delay:?} for {least:?}");
+        }
+    }
+
+    /// Seen failing with: the longest delay counted once.
+    #[test]
+    fn patience_is_about_what_the_delays_add_up_to() {
+        let policy = RetryPolicy::default();
+        assert_eq!(policy.patience(Duration::ZERO), Duration::from_millis(23_250));
+        let longer = RetryPolicy { max_retries: 7, ..policy };
+        assert_eq!(longer.patience(Duration::from_secs(1)), Duration::from_millis(54_250));
+        assert_eq!(policy.patience(Duration::from_secs(10)), NODE_DEADLINE);
+        // As many as there can be are counted in no time.
+        for min_delay in [Duration::ZERO, Duration::from_nanos(1)] {
+            let endless = RetryPolicy { max_retries: usize::MAX, min_delay, ..policy };
+            assert!(endless.patience(Duration::ZERO) <= NODE_DEADLINE);
         }
     }
 

@@ -261,6 +261,44 @@ async fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
+/// What is logged while a test runs, on its thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn of_this_test() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The client's own warnings.
+    fn warnings(&self) -> Vec<String> {
+        let text = self.text();
+        let ours = |line: &&str| line.contains(" WARN ") && line.contains("pve_client");
+        text.lines().filter(ours).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 // ---- requests and authentication ----
 
 #[tokio::test]
@@ -602,26 +640,7 @@ async fn a_garbled_log_in_is_not_quoted() {
 
 #[tokio::test]
 async fn secrets_are_in_no_debug_text_and_no_log() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let (log, _guard) = Log::of_this_test();
     let server = ticket_server(
         |_, attempt| (attempt == 2).then(|| pve_error(401, "authentication failure")),
         |_, ticket| if ticket == 1 { bare_error(503, "busy") } else { ok(json!(ticket)) },
@@ -638,7 +657,7 @@ async fn secrets_are_in_no_debug_text_and_no_log() {
     client.get(&version()).await.unwrap();
     debugs += &format!("{client:?} {:?} {:?}", server.config(), server.client());
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for text in [&log, &debugs] {
         for secret in [SECRET, "horse", "reader@pve:T"] {
             assert!(!text.contains(secret), "{secret} in {text}");
@@ -1034,6 +1053,37 @@ async fn what_is_not_pves_json_is_described() {
         assert_eq!((named.as_str(), begins.as_str()), (content_type, expected));
         assert!(error.to_string().contains("https://host:8006") && !error.to_string().contains('\u{1b}'));
         assert_eq!(server.count(), 1);
+    }
+}
+
+/// Whoever waits is told why, once for each endpoint, however many requests fail; and not of what a repeat overcomes.
+///
+/// Seen failing with: a line for each request; a line after a 503 as well; nothing.
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_is_told_once() {
+    let (log, _guard) = Log::of_this_test();
+    let closed = [closed_port().await, closed_port().await].map(|port| format!("https://127.0.0.1:{port}"));
+    let server = Server::new(|_| bare_error(503, "busy")).await;
+    let busy = server.client();
+    busy.get(&version()).await.unwrap_err();
+    assert_eq!((server.count(), log.warnings()), (4, vec![]));
+
+    let mut config = config(&closed, token(), server.ca());
+    config.retry.min_delay = Duration::from_millis(400);
+    config.retry.max_delay = Duration::from_millis(400);
+    let client = PveClient::new(config).unwrap();
+    let mut many = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let client = client.clone();
+        many.spawn(async move { client.get(&version()).await });
+    }
+    assert!(many.join_all().await.iter().all(|one| one.as_ref().is_err_and(ApiError::is_unreachable)));
+    let warnings = log.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (endpoint, warning) in closed.iter().zip(&warnings) {
+        let words = [endpoint, "does not answer, and is tried again for about ", "Connection refused"];
+        assert!(words.iter().all(|word| warning.contains(*word)), "{warning}");
+        assert!(warning.contains("about 1 s") || warning.contains("about 2 s"), "{warning}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pvegraph_inventory::{ClusterId, GuestType};
 
-use crate::canonical::{Canonical, Kind, Managed, TagStyle, find, is_disk};
+use crate::canonical::{Canonical, Kind, Managed, TagStyle, find, is_disk, refused};
 use crate::desired::{Desired, Guest, default_uid};
 use crate::document::Power;
 use crate::live::LiveGuest;
@@ -88,7 +88,32 @@ pub fn guest_as_desired(live: &LiveGuest, omit: Omit) -> (Guest, Vec<String>) {
             }
         }
     }
+    left_out.extend(without_refused(&mut guest));
     (guest, left_out)
+}
+
+/// Takes out what a document may not have, because Proxmox VE 8.4 refuses it: another version may have let the guest have it.
+fn without_refused(guest: &mut Guest) -> Vec<String> {
+    let kind = guest.kind;
+    let fields: Vec<String> = guest
+        .fields
+        .iter()
+        .flat_map(|(key, value)| refused(kind, key, value))
+        .map(|(field, _)| field)
+        .collect();
+    for field in &fields {
+        match field.split_once('.') {
+            Some((key, sub)) => {
+                if let Some(Canonical::Map(map)) = guest.fields.get_mut(key) {
+                    map.remove(sub);
+                }
+            }
+            None => drop(guest.fields.remove(field)),
+        }
+    }
+    let told =
+        |field: String| format!("`{field}` has a value that Proxmox VE 8.4 refuses: it stays as it is");
+    fields.into_iter().map(told).collect()
 }
 
 /// A disk is desired by storage and size: its name is PVE's. What is in a CD-ROM drive is desired by name, and has no size.

@@ -7,7 +7,7 @@
 //!
 //! A line names the parameters that are sent, never their values: secrets and texts are not in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -237,6 +237,8 @@ pub struct Record {
     pub approver: String,
     /// How far each call came that was begun.
     pub calls: BTreeMap<Call, Reached>,
+    /// The calls that count as done and were not sent, because there was no reason for them any more.
+    pub needless: BTreeSet<Call>,
     /// Tasks that are known, ours and those that were there before: a search for a lost one leaves them out.
     pub upids: Vec<String>,
     /// The tasks of each operation, by its position.
@@ -316,6 +318,7 @@ impl Record {
                 if !matches!(self.calls.get(call), None | Some(Reached::NotDone)) {
                     return Err("a call that was sent already is said to be needless".to_owned());
                 }
+                self.needless.insert(*call);
                 self.calls.insert(*call, Reached::Verified { waiting: Vec::new(), after: after.clone() });
             }
             // A call that fails before it is sent has no intent.

@@ -130,6 +130,19 @@ fn irreversible(action: Action) -> Option<&'static str> {
     }
 }
 
+/// Does [`reverse`] bring back all that an operation changes of the guest? `made`: the plan makes the guest. What waits for a restart comes
+/// back once that is over.
+pub fn comes_back(guest: &Guest, operation: &Operation, made: bool, style: TagStyle) -> bool {
+    let Operation { action, fields, before, .. } = operation;
+    let mut back = nothing_of(guest);
+    let mut each = fields.iter();
+    !made
+        && *action != Action::Mark
+        && irreversible(*action).is_none()
+        && each
+            .all(|field| before.get(field).is_some_and(|was| put_back(&mut back, field, was, style).is_ok()))
+}
+
 /// Lets the guest have what it had, if it has what it was given.
 fn restore(
     guest: &mut Guest,
@@ -150,6 +163,14 @@ fn restore(
     if now != was.new {
         return Err("it was changed since: it stays as it is");
     }
+    put_back(guest, field, was, style)?;
+    guest.policy = Policy::Manage;
+    Ok(())
+}
+
+/// Desires what a field was.
+fn put_back(guest: &mut Guest, field: &str, was: &Was, style: TagStyle) -> Result<(), &'static str> {
+    let (key, sub) = field.split_once('.').map_or((field, None), |(key, sub)| (key, Some(sub)));
     match (field, &was.old) {
         ("node", Some(node)) => guest.node = Some(node.clone()),
         ("state", Some(state)) => {
@@ -174,7 +195,6 @@ fn restore(
             }
         }
     }
-    guest.policy = Policy::Manage;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use pvegraph_inventory::ClusterId;
 use serde_json::Value;
 
 use crate::desired::{Desired, Guest};
-use crate::plan::{Plan, Remark};
+use crate::plan::{Effect, Plan, Remark};
 
 /// One line of the explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,11 @@ pub fn lines(desired: &Desired, guest: &Guest, edges: &Edges, plan: &Plan) -> Ve
     let concerned: Vec<_> = plan.operations.iter().filter(|op| op.affects.contains(&guest.uid)).collect();
     for op in &concerned {
         let number = Some(op.number);
-        let undone = if op.reversible { "can be taken back" } else { "can't be taken back" };
+        let undone = match (op.reversible, op.effect) {
+            (true, Effect::Pending) => "can be taken back once it has restarted",
+            (true, _) => "can be taken back",
+            (false, _) => "can't be taken back",
+        };
         say(number, "does", op.action.as_str().to_owned(), format!("{} ({undone})", op.effect));
         if op.uid != guest.uid {
             let chain = chain(desired, &guest.uid, &op.uid);

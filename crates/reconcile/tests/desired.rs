@@ -84,6 +84,7 @@ fn a_key_that_stands_twice_is_refused() {
     assert!(read(whole, Form::Json).is_ok());
 }
 
+/// Seen failing with: values whose limits are not looked at.
 #[test]
 fn bad_documents_are_refused_with_guest_field_and_mend() {
     let cases: Vec<(Value, &[&str])> = vec![
@@ -177,6 +178,36 @@ fn bad_documents_are_refused_with_guest_field_and_mend() {
         ),
         (json!({ "vms": [{ "vmid": 100, "net0": { "bridge": "a,tag=5" } }] }), &["`bridge`", "comma"]),
         (json!({ "vms": [{ "vmid": 100, "cores": null }] }), &["`cores`", "name it in `unset`"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "cores": -2 }] }),
+            &["vm-100 (guest 100): `cores`: Proxmox VE does not take -2: use 1 or more"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "memory": 0 }] }), &["`memory.current`", "take 0: use 16 or more"]),
+        (json!({ "vms": [{ "vmid": 100, "cpulimit": 128.5 }] }), &["`cpulimit`", "take 128.5: use 0 to 128"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "net0": { "model": "virtoi", "tag": 5000 } }] }),
+            &[
+                "`net0.model`: Proxmox VE has no such word for it: use one of e1000, ",
+                "vmxnet3\nvm-100 (guest 100): `net0.tag`: Proxmox VE does not take 5000: use 1 to 4094",
+            ],
+        ),
+        (
+            json!({ "vms": [{ "vmid": 100, "net1": "virtoi=BC:24:11:00:00:01,bridge=vmbr0" }] }),
+            &["`net1.model`", "no such word"],
+        ),
+        (json!({ "vms": [{ "vmid": 100, "bios": "efi" }] }), &["`bios`", "use one of seabios, ovmf"]),
+        (json!({ "vms": [{ "vmid": 100, "scsihw": "virtio" }] }), &["`scsihw`", "virtio-scsi-single"]),
+        (json!({ "vms": [{ "vmid": 100, "ostype": "linux" }] }), &["`ostype`", "l26"]),
+        (
+            json!({ "vms": [{ "vmid": 100, "scsi1": { "cache": "fast" } }] }),
+            &["`scsi1.cache`", "use one of none, writethrough"],
+        ),
+        (json!({ "containers": [{ "vmid": 200, "memory": 8 }] }), &["`memory`", "use 16 or more"]),
+        (json!({ "containers": [{ "vmid": 200, "tty": 7 }] }), &["`tty`", "use 0 to 6"]),
+        (
+            json!({ "containers": [{ "vmid": 200, "net0": { "mtu": 63 } }] }),
+            &["`net0.mtu`", "use 64 to 65535"],
+        ),
         (json!({ "cluster": { "name": "other" } }), &["`cluster.name`", "\"other\"", "rig", "--cluster"]),
         (json!({ "vms": [{ "uid": "a/b", "vmid": 100 }] }), &["`uid`", "letters"]),
         (
@@ -430,6 +461,23 @@ fn what_is_discovered_is_as_desired() {
     }
 }
 
+/// A guest of another version of Proxmox VE may have what this one refuses: it is told, and the document is read.
+///
+/// Seen failing with: discovered values that are not looked at.
+#[test]
+fn what_a_document_may_not_have_is_left_out_of_what_is_discovered() {
+    let config = [("cores", "2"), ("ostype", "win12"), ("net0", "virtio=AA:BB:CC:00:11:22,tag=5000")];
+    let (found, left_out) = guest_as_desired(&live(GuestType::Qemu, 100, &config), Omit::default());
+    let refused = "has a value that Proxmox VE 8.4 refuses: it stays as it is";
+    assert_eq!(left_out, [format!("`net0.tag` {refused}"), format!("`ostype` {refused}")]);
+    let guests = BTreeMap::from([(found.uid.clone(), found)]);
+    let desired = Desired { cluster: cluster(), node: None, guests, sections: BTreeMap::new() };
+    assert_eq!(from_document(&to_document(&desired), &cluster()).as_ref(), Ok(&desired));
+    let shown: Vec<String> =
+        desired.guests["vm-100"].fields.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    assert_eq!(shown, ["cores: 2", "net0: macaddr=AA:BB:CC:00:11:22,model=virtio"]);
+}
+
 #[test]
 fn how_a_guest_is_copied_is_checked_and_comes_back() {
     let read_one = |clone: Value, more: Value| {
@@ -453,6 +501,11 @@ fn how_a_guest_is_copied_is_checked_and_comes_back() {
         (json!({ "cipassword": "hunter2" }), "`defaults.cipassword`: a secret never stands here"),
         (json!({ "description": "hunter2" }), "`defaults.description`: a text is of one guest"),
         (json!({ "frobnicate": 1 }), "`defaults.frobnicate`: Proxmox VE has no such option"),
+        (
+            json!({ "sockets": 0 }),
+            "templates/golden: `defaults.sockets`: Proxmox VE does not take 0: use 1 or more",
+        ),
+        (json!({ "net0": { "tag": 4095 } }), "`defaults.net0`: `net0.tag`: Proxmox VE does not take 4095"),
     ] {
         let with = |entries: &str, more: Value| {
             let templates = json!({ "golden": { "vmid": 9000, "defaults": defaults } });

@@ -43,6 +43,55 @@ async fn a_plan_is_for_one_run() {
     bench.server.shutdown().await;
 }
 
+/// All of them are told at once, before anything is sent.
+///
+/// Seen failing with: secrets that are read when they are sent: the first guest was changed by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_are_not_there_are_told_before_anything_is_sent() {
+    let bench = Bench::new().await;
+    let password = bench.rig.dir.path().join("absent");
+    let template = "local:vztmpl/debian-12.tar.zst";
+    bench.world().add_container_template(template, Some("pve1"));
+    bench
+        .import(
+            &[
+                (100, json!({ "tags": ["web"] })),
+                (106, json!({ "cipassword": { "file": password } })),
+                (107, json!({ "cipassword": { "env": "ABSENT_PASSWORD" } })),
+            ],
+            &[(300, json!({ "node": "pve1", "ostemplate": template,
+                            "rootfs": { "storage": "local-lvm", "size": "4G" }, "password": { "env": "EMPTY_PASSWORD" } }))],
+        )
+        .await;
+    bench.plan().await;
+    let before = bench.guests();
+    let apply = async |file: Option<&str>| {
+        let mut command = bench.rig.command(&["apply", "plan.json", "--auto-approve", "-o", "json"]);
+        command.env("EMPTY_PASSWORD", file.unwrap_or_default());
+        if let Some(secret) = file {
+            fs::write(&password, secret).unwrap();
+            command.env("ABSENT_PASSWORD", secret);
+        }
+        let output = command.output().await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        crate::support::Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    };
+    let file = format!("vm-106 (guest 106): `cipassword`: the file {}", password.display());
+    apply(None).await.ended(6).says(&[
+        "nothing was changed",
+        "or desire another place",
+        "ct-300 (guest 300): `password`: the variable EMPTY_PASSWORD is empty",
+        &file,
+        "vm-107 (guest 107): `cipassword`: the variable ABSENT_PASSWORD is not set",
+    ]);
+    assert_eq!(bench.guests(), before);
+    assert!(!bench.state().join("journal.jsonl").exists(), "no run was begun");
+    let ran = apply(Some("swordfish")).await.ended(0);
+    assert!(!ran.out.contains("swordfish") && !ran.err.contains("swordfish"));
+    assert!(!bench.option(106, "cipassword").is_empty() && !bench.option(107, "cipassword").is_empty());
+    bench.server.shutdown().await;
+}
+
 /// They are as alike as two plans can be, and the second one is applied as well.
 ///
 /// Seen failing with: plans without a nonce: the second one had been applied already.

@@ -169,6 +169,9 @@ impl Apply {
             {
                 return Err(refusal.into());
             }
+            if let Some(refusal) = preflight::readable(&plan) {
+                return Err(refusal.into());
+            }
             let (approver, until) =
                 preflight::approver(&*store, &id, &plan, self.auto_approve, now).await??;
             preflight::allowed(&client, &plan, &live).await??;

@@ -17,6 +17,9 @@ pub fn read(from: &SecretRef) -> Result<String, String> {
         SecretRef::File(path) => (Some(std::path::PathBuf::from(path)), None),
         SecretRef::Env(variable) => {
             let value = std::env::var(variable).map_err(|_| format!("the variable {variable} is not set"))?;
+            if value.is_empty() {
+                return Err(format!("the variable {variable} is empty"));
+            }
             (None, Some(EnvSecret { variable: variable.clone(), value: value.into() }))
         }
     };

@@ -373,19 +373,26 @@ impl<'a> Run<'a> {
         let Operation { number, uid, vmid, action, .. } = operation;
         let (number, vmid, action) = (*number, *vmid, action.as_str());
         self.setup.progress.tell(&Happened::Ends { operation: number, uid, vmid, action, outcome });
-        let upids = {
+        let (upids, needless) = {
             let mut state = self.state();
             let (touched, begun) = (state.touched.remove(&at), has_begun(&state, at));
             if !untold(outcome, touched, begun, self.setup.told.get(&operation.number).map(String::as_str)) {
                 return Ok(());
             }
-            state.upids.remove(&at).unwrap_or_default()
+            let needless = state.journal.record().needless.clone();
+            (state.upids.remove(&at).unwrap_or_default(), needless)
         };
-        let requests: Vec<String> =
-            operation.requests.iter().map(|request| format!("{} {}", request.method, request.path)).collect();
+        let (mut requests, mut spared) = (Vec::new(), Vec::new());
+        for (call, request) in operation.requests.iter().enumerate() {
+            let place = if needless.contains(&Call { op: at, call }) { &mut spared } else { &mut requests };
+            place.push(format!("{} {}", request.method, request.path));
+        }
+        let not_needed =
+            (!spared.is_empty()).then(|| format!("not needed any more, and not sent: {}", spared.join(", ")));
         self.audited(json!({
             "what": "operation", "operation": number, "uid": uid, "vmid": vmid, "action": action,
-            "fields": operation.fields, "requests": requests, "upids": upids, "result": outcome.word(), "reason": outcome.reason(),
+            "fields": operation.fields, "requests": requests, "upids": upids, "result": outcome.word(),
+            "reason": outcome.reason().or(not_needed.as_deref()),
         }))
     }
 

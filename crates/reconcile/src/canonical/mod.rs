@@ -4,6 +4,7 @@
 //! - Reading the text of a canonical value gives that value again.
 //! - What is not of its option's kind, and an option that the tables do not know, stays as it is, byte for byte.
 
+mod allowed;
 mod defaults;
 mod form;
 mod options;
@@ -19,6 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pve_client::Size;
 use pvegraph_inventory::GuestType;
 
+pub(crate) use allowed::refused;
 pub use defaults::{default_of, default_of_sub};
 pub use form::{Format, Kind, Sub};
 pub use options::{Managed, Opt, find, is_disk, is_nic, options};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Desired, Section};
-use crate::canonical::{Canonical, Managed, find};
+use crate::canonical::{Canonical, Managed, find, refused};
 use crate::document::{Power, Source};
 
 /// Something wrong with a desired state: which guest, which field, and what to do.
@@ -86,6 +86,9 @@ pub fn check(desired: &Desired) -> Vec<Problem> {
                             adopt it";
                 tell(&format!("{key}.{IMPORT}"), text.to_owned());
             }
+        }
+        for (field, text) in guest.fields.iter().flat_map(|(key, value)| refused(guest.kind, key, value)) {
+            tell(&field, text);
         }
         if let Some((field, text)) = super::foreign(guest) {
             tell(&field, text);

@@ -6,7 +6,7 @@ use pvegraph_inventory::GuestType;
 use serde_json::{Map, Value};
 
 use super::{Desired, Guest, Problem, Section, entered};
-use crate::canonical::{Kind, find};
+use crate::canonical::{Kind, find, refused};
 use crate::document::Source;
 
 /// The default options of a template's entry.
@@ -67,16 +67,23 @@ fn problem(kinds: &[GuestType], key: &str, value: &Value) -> Option<String> {
         return Some("a text is of one guest: write it there".to_owned());
     }
     if !kinds.is_empty() {
-        return kinds.iter().find_map(|kind| entered(*kind, key, value).err());
+        return kinds.iter().find_map(|kind| usable(*kind, key, value).err());
     }
     // The words of the kind that has the option.
     let known = both.into_iter().filter(|kind| find(*kind, key).is_some());
     let mut told = None;
     for kind in known {
-        match entered(kind, key, value) {
-            Ok(_) => return None,
+        match usable(kind, key, value) {
+            Ok(()) => return None,
             Err(text) => told = Some(text),
         }
     }
     Some(told.unwrap_or_else(|| "Proxmox VE has no such option for a guest: remove it".to_owned()))
+}
+
+/// Can a guest of this kind have the value? The error is why not, with the mend.
+fn usable(kind: GuestType, key: &str, value: &Value) -> Result<(), String> {
+    let entered = entered(kind, key, value)?;
+    let told = refused(kind, key, &entered).into_iter().next();
+    told.map_or(Ok(()), |(field, text)| Err(if field == key { text } else { format!("`{field}`: {text}") }))
 }

@@ -93,7 +93,7 @@ pub(super) fn create(
         node: node.clone(),
         action,
         effect,
-        reversible: true,
+        reversible: false,
         fields,
         reasons,
         affects: BTreeSet::new(),
@@ -118,9 +118,7 @@ pub(super) fn create(
         guard::allowed(scope, Action::Template)?;
         let convert = Request::new(Method::Post, format!("/nodes/{node}/{kind}/{vmid}/template"));
         let why = vec!["template: (absent) → 1".to_owned()];
-        let mut made = operation(Action::Template, Effect::Hot, vec!["template".to_owned()], why, convert);
-        made.reversible = false;
-        operations.push(made);
+        operations.push(operation(Action::Template, Effect::Hot, vec!["template".to_owned()], why, convert));
     }
     Ok(operations)
 }

@@ -190,7 +190,7 @@ impl One<'_> {
             node: self.live.node.clone(),
             action,
             effect,
-            reversible: true,
+            reversible: false,
             fields: changes.iter().map(|change| change.field.clone()).collect(),
             reasons: changes.iter().map(ToString::to_string).collect(),
             affects: BTreeSet::new(),
@@ -227,7 +227,6 @@ impl One<'_> {
         operation
             .reasons
             .extend(live::volumes(self.live).map(|volume| format!("volume: {volume} → (deleted)")));
-        operation.reversible = false;
         operation
     }
 
@@ -342,10 +341,6 @@ impl One<'_> {
             }
         };
         let mut operation = self.made(action, effect, changes, requests);
-        // What a secret was is not known.
-        let secret = |change: &&Change| change.field == "cipassword";
-        operation.reversible =
-            !matches!(action, Action::Grow | Action::Template) && !changes.iter().any(secret);
         // A migration comes before these.
         if matches!(action, Action::Power | Action::Template) {
             operation.node = self.place().to_owned();

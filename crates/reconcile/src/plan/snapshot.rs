@@ -142,7 +142,6 @@ fn operation(
             }
             let effect = if runs { Effect::Restart } else { Effect::Hot };
             let mut made = one.made(Action::RestoreSnapshot, effect, &[], vec![request]);
-            made.reversible = false;
             made.reasons = lost(input, live, taken, at, config.as_ref());
             if with_memory && !runs {
                 made.reasons.push("the snapshot holds its memory: it will run afterwards".to_owned());

@@ -163,7 +163,8 @@ async fn a_file_cuts_no_guest_off_and_restarts_none_where_that_is_not_desired() 
 
 /// What waited came into force with the change before.
 ///
-/// Seen failing with: a restart that is sent whatever waits; a journal that does not know of calls that are not sent.
+/// Seen failing with: a restart that is sent whatever waits; a journal that does not know of calls that are not sent; an audit log that
+/// names the restart as every other call.
 #[tokio::test]
 async fn a_guest_is_not_restarted_for_what_does_not_wait_any_more() {
     let net = |bridge: &str| format!("virtio=BC:24:11:00:00:01,bridge={bridge}");
@@ -181,6 +182,15 @@ async fn a_guest_is_not_restarted_for_what_does_not_wait_any_more() {
     );
     assert_eq!(words(&rig.apply(&plan).await), ["done", "done"]);
     assert_eq!((rig.tasks("qmreboot", 100), rig.tasks("qmconfig", 100)), (0, 1));
+    // It says that it was not sent, also where a process was killed before it wrote the log.
+    let told = || {
+        let line = rig.audited().into_iter().find(|line| line["fields"] == json!(["net0.bridge"])).unwrap();
+        (line["requests"].clone(), line["reason"].clone(), line["result"].clone())
+    };
+    let reason = "not needed any more, and not sent: POST /nodes/pve1/qemu/100/status/reboot";
+    assert_eq!(told(), (json!([]), json!(reason), json!("done")));
+    rig.without_audit();
     assert_eq!(words(&rig.resume(&plan).await), ["done", "done"], "the journal says so");
+    assert_eq!(told(), (json!([]), json!(reason), json!("done")));
     assert!(rig.planned().await.noop());
 }

@@ -410,6 +410,18 @@ impl Rig {
         self.dir.path().join(format!("{}.jsonl", plan.sha256()))
     }
 
+    /// What the audit log says, an entry a line.
+    pub fn audited(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap();
+        let entry = |line: &str| serde_json::from_str::<Value>(line).unwrap()["entry"].take();
+        text.lines().map(entry).collect()
+    }
+
+    /// Takes the audit log away.
+    pub fn without_audit(&self) {
+        std::fs::remove_file(self.dir.path().join("audit.jsonl")).unwrap();
+    }
+
     /// Goes on with a plan.
     pub async fn resume(&self, plan: &Plan) -> Vec<Outcome> {
         let (outcomes, stop) = self.run(plan).await;

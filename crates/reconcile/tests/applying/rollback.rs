@@ -1,5 +1,7 @@
 //! The way back from what was applied.
 
+use std::collections::BTreeMap;
+
 use pve_sim::Power;
 use pvegraph_reconcile::plan::Action;
 use serde_json::json;
@@ -102,6 +104,49 @@ async fn what_does_not_come_back_is_named() {
     let before = rig.world().read(|state| state.guests[&101].config.text("name").unwrap().into_owned());
     rig.apply(&back).await;
     assert_eq!(before, "theirs");
+}
+
+/// What an operation says of its way back is what the way back does: all of its fields are changed back, or something of it is left.
+///
+/// Seen failing with: changes of texts that say they come back.
+#[tokio::test]
+async fn an_operation_says_whether_it_comes_back() {
+    let mut rig = rig().await;
+    rig.desire(
+        vec![
+            json!({ "vmid": 100, "scsi0": { "size": "8G" }, "tags": ["a"], "description": "x", "onboot": false, "state": "stopped" }),
+            json!({ "vmid": 101, "node": "pve2", "tags": ["a"], "state": "running" }),
+            json!({ "vmid": 300, "node": "pve1", "cores": 2, "state": "running" }),
+        ],
+        vec![],
+    );
+    let plan = rig.planned().await;
+    assert_eq!(blocked(&plan), "");
+    let said: BTreeMap<(&str, &str), bool> =
+        plan.operations.iter().map(|one| ((&*one.uid, one.action.as_str()), one.reversible)).collect();
+    let expected = [
+        (("vm-100", "configure"), false),
+        (("vm-100", "grow"), false),
+        (("vm-100", "power"), true),
+        (("vm-101", "configure"), true),
+        (("vm-101", "migrate"), true),
+        (("vm-101", "power"), true),
+        (("vm-300", "create"), false),
+        (("vm-300", "power"), false),
+    ];
+    assert_eq!(said, BTreeMap::from(expected));
+    let outcomes = rig.apply_and_note(&plan).await;
+    assert!(words(&outcomes).iter().all(|word| *word == "done"), "{outcomes:?}");
+    let (back, left) = rig.back(&plan).await;
+    assert_eq!(blocked(&back), "");
+    for one in plan.operations.iter().filter(|one| one.reversible) {
+        let taken = |field: &String| {
+            back.operations.iter().any(|back| back.uid == one.uid && back.fields.contains(field))
+        };
+        assert!(one.fields.iter().all(taken), "{one:?} {back:?}");
+    }
+    let of = |uid: &str| left.iter().filter(|left| left.starts_with(uid)).count();
+    assert_eq!([of("vm-100"), of("vm-101"), of("vm-300")], [2, 0, 1], "{left:?}");
 }
 
 /// Seen failing with: a new guest whose way back is its deletion.

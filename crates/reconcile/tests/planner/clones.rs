@@ -42,7 +42,7 @@ fn calls(plan: &Plan) -> Vec<String> {
 
 /// What PVE changes of a copy is written onto what the copy has then: no new volume, no new hardware address.
 ///
-/// Seen failing with: the template's own device strings in the calls.
+/// Seen failing with: the template's own device strings in the calls; changes of the copy that say they come back.
 #[test]
 fn a_copy_is_made_marked_grown_configured_and_started() {
     let plan = estate(json!({
@@ -69,6 +69,10 @@ fn a_copy_is_made_marked_grown_configured_and_started() {
     );
     let actions: Vec<Action> = plan.operations.iter().map(|operation| operation.action).collect();
     assert_eq!(actions, [Action::Create, Action::Grow, Action::Configure, Action::Power]);
+    assert!(
+        plan.operations.iter().all(|operation| !operation.reversible),
+        "it is not taken back as long as it is there"
+    );
     assert!(plan.operations.iter().all(|operation| operation.fingerprint.is_none() && operation.vmid == 100));
     assert_eq!(plan.operations[0].digest.as_deref(), Some("t1"), "the template must still be what it was");
     assert!(plan.operations[0].reasons[1].contains("linked copy of 9000 (golden)"));

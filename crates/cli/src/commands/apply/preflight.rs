@@ -12,11 +12,12 @@ use pvegraph_reconcile::canonical::is_nic;
 use pvegraph_reconcile::desired::Desired;
 use pvegraph_reconcile::document::Policy;
 use pvegraph_reconcile::live::{Live, LiveGuest};
-use pvegraph_reconcile::plan::{Plan, too_many};
+use pvegraph_reconcile::plan::{FormValue, Plan, too_many};
 use pvegraph_reconcile::stored::Approval;
 use pvegraph_reconcile::{after, own, policy, scope, stored, versions};
 
 use crate::commands::ground::this_machine;
+use crate::commands::secrets;
 use crate::commands::sync::api_code;
 use crate::exit::{Exit, Failure};
 
@@ -289,6 +290,27 @@ pub async fn still_approved(
     }
     let approved = approver(store, id, plan, by == NOBODY, now).await?;
     Ok(approved.map(|(_, until)| until))
+}
+
+/// Why secrets that the plan sends can't be read here: each with its guest and field. What is in them is not told.
+pub fn readable(plan: &Plan) -> Option<Refusal> {
+    let mut lines = BTreeSet::new();
+    for operation in &plan.operations {
+        for (field, value) in operation.requests.iter().flat_map(|request| &request.set) {
+            let FormValue::Secret { secret } = value else { continue };
+            if let Err(why) = secrets::read(secret) {
+                lines.insert(format!("  {} (guest {}): `{field}`: {why}", operation.uid, operation.vmid));
+            }
+        }
+    }
+    let lines: Vec<String> = lines.into_iter().collect();
+    let why = || {
+        format!(
+            "secrets that the plan sends can't be read on this host; put each where it is looked for, or desire another place:\n{}",
+            lines.join("\n")
+        )
+    };
+    (!lines.is_empty()).then(|| Refusal { exit: Exit::Blocked, why: why() })
 }
 
 /// Asks Proxmox VE whether the account may do all of it.
