@@ -80,7 +80,7 @@ fn node(node: &Value, dialect: Dialect, runs: &[i64]) -> (String, Map<String, Va
     assert_eq!(labels.len(), 1, "{node}");
     let label = labels[0].as_str().unwrap();
     let mut properties = node["properties"].as_object().unwrap().clone();
-    if dialect == Dialect::Embedded && LABELS.contains(&label) {
+    if dialect == Dialect::Embedded && (LABELS.contains(&label) || label == "ProxmoxChange") {
         let part = |name: &&str| {
             properties[*name].as_str().map_or_else(|| properties[*name].to_string(), str::to_owned)
         };
@@ -101,7 +101,7 @@ fn settle(properties: &mut Map<String, Value>, runs: &[i64]) {
     for (name, value) in properties.iter_mut() {
         let Some(now) = value.as_i64() else { continue };
         match (name.as_str(), number(now)) {
-            ("firstseen" | "lastupdated" | "stale_since" | "tag", Some(run)) => {
+            ("firstseen" | "lastupdated" | "stale_since" | "history_since" | "at" | "tag", Some(run)) => {
                 *value = json!(format!("run {run}"))
             }
             ("started_at" | "finished_at" | "applied_at" | "asked_at", _) if now > 1_700_000_000 => {
@@ -114,6 +114,12 @@ fn settle(properties: &mut Map<String, Value>, runs: &[i64]) {
     if let Some((cluster, Some(run))) = run.map(|(cluster, tag)| (cluster, tag.parse().ok().and_then(number)))
     {
         let id = json!(format!("{cluster}/run {run}"));
+        properties.insert("id".to_owned(), id);
+    }
+    // A change's begins with its run.
+    let run = properties.get("id").and_then(Value::as_str).and_then(|id| id.split_once('/'));
+    if let Some((Some(run), rest)) = run.map(|(tag, rest)| (tag.parse().ok().and_then(number), rest)) {
+        let id = json!(format!("run {run}/{rest}"));
         properties.insert("id".to_owned(), id);
     }
 }

@@ -267,8 +267,9 @@ pub const RELATIONSHIPS: [(&str, &str, &str); 11] = [
 ];
 
 /// What changes by itself from run to run, besides stamps.
-pub const METRICS: [&str; 9] = [
+pub const METRICS: [&str; 10] = [
     "uptime",
+    "snapshot_count",
     "cpu_usage",
     "memory_used",
     "disk_total",

@@ -238,6 +238,8 @@ pub static GUEST: Label<inventory::Guest> = Label {
         "cpu_sockets" Integer "Sockets; null for a container" = |g| config(g, |c| or_null(&c.cpu_sockets));
         "memory" Integer "Configured memory in bytes" = |g| config(g, |c| or_null(&c.memory));
         "disk_size" Integer "Sum of its attached volumes in bytes" = |g| config(g, |c| is(c.disk_size()));
+        "snapshot_count" Integer (metric) "Its snapshots; null where they could not be read yet"
+            = |g| g.snapshots.as_ref().map_or(Cell::Unseen, |all| is(all.len()));
         "uptime" Integer (metric) "Seconds since it started" = |g| if_seen(&g.uptime);
         "tags" TextList "Its tags; empty where it has none" = |g| if_seen(&g.tags);
         "pool" Text "The pool that it is in" = |g| g.pool.as_ref().map_or(Cell::Unseen, or_null);
@@ -373,6 +375,7 @@ pub static CHANGE: Label<Change> = Label {
           metrics, are none. `CHANGED` leads to the thing while it is there.",
     key: &["at", "change_id"],
     columns: columns! {
+        "id" Text "`at/change_id`" = |c| is(format!("{}/{}", c.at, c.id()));
         "change_id" Text "`label/object/field`, or the type in place of the field; unique among the changes of a run" = |c| is(c.id());
         "at" Integer "When the run began that saw it, in epoch seconds: it happened since the run before, or during this one" = |c| is(c.at);
         "change_type" Text "`created`, `updated`, `deleted` or `migrated`" = |c| is(c.kind.as_str());

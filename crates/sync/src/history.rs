@@ -53,16 +53,13 @@ pub fn was_read(guest: &Map<String, Value>) -> bool {
     ["onboot", "disk_size"].iter().any(|name| guest.get(*name).is_some_and(|value| !value.is_null()))
 }
 
-/// Whether a thing that is new to the graph came since `guest`, which has it, is known. What hangs on a guest that is new, or that nobody
-/// could look into before, came with it; so did a snapshot that was made before.
-pub fn came_later<T>(label: &Label<T>, guest: &Map<String, Value>, row: &NodeRow) -> bool {
-    let number = |value: Option<&Value>| value.and_then(Value::as_i64);
-    let is_older = label.name == SNAPSHOT.name
-        && match (number(row.set.get("created_at")), number(guest.get("firstseen"))) {
-            (Some(made), Some(known)) => made < known,
-            _ => false,
-        };
-    was_read(guest) && !is_older
+/// Whether a thing that is new to the graph came since `guest`, which has it, was looked into. What hangs on a guest that is new, or that
+/// nobody could look into before, came with it.
+pub fn came_later<T>(label: &Label<T>, guest: &Map<String, Value>) -> bool {
+    if label.name == SNAPSHOT.name {
+        return guest.get("snapshot_count").is_some_and(|value| !value.is_null());
+    }
+    was_read(guest)
 }
 
 /// A label and its key.
@@ -299,18 +296,13 @@ mod tests {
 
     /// Seen failing with: snapshots that are told when their listing is first read.
     #[test]
-    fn what_a_guest_had_before_is_not_told_of_it() {
-        let map = |value: Value| value.as_object().unwrap().clone();
-        let guest = map(json!({ "vmid": 100, "onboot": false, "firstseen": 1_000 }));
-        let row = |made: Value| NodeRow {
-            key: vec![json!(100), json!("a")],
-            set: map(json!({ "vmid": 100, "name": "a", "created_at": made })),
-        };
-        assert!(came_later(&SNAPSHOT, &guest, &row(json!(1_000))));
-        assert!(!came_later(&SNAPSHOT, &guest, &row(json!(999))));
-        assert!(came_later(&SNAPSHOT, &guest, &row(Value::Null)));
-        assert!(came_later(&DISK, &guest, &row(json!(999))));
-        let unread = map(json!({ "vmid": 100, "onboot": null, "firstseen": 1_000 }));
-        assert!(!came_later(&DISK, &unread, &row(Value::Null)));
+    fn what_a_guest_had_before_it_was_looked_into_is_not_told() {
+        let guest = |value: Value| value.as_object().unwrap().clone();
+        let whole = guest(json!({ "vmid": 100, "onboot": false, "snapshot_count": 0 }));
+        assert!(came_later(&SNAPSHOT, &whole) && came_later(&DISK, &whole));
+        let listed = guest(json!({ "vmid": 100, "disk_size": 5, "onboot": null, "snapshot_count": null }));
+        assert!(!came_later(&SNAPSHOT, &listed) && came_later(&NIC, &listed));
+        let unread = guest(json!({ "vmid": 100, "onboot": null, "disk_size": null, "snapshot_count": 2 }));
+        assert!(came_later(&SNAPSHOT, &unread) && !came_later(&DISK, &unread));
     }
 }

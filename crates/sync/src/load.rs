@@ -424,7 +424,7 @@ impl Loader<'_> {
                 None if is_guest
                     || guests
                         .get(row.key.get(..1).unwrap_or_default())
-                        .is_some_and(|guest| came_later(label, guest, row)) =>
+                        .is_some_and(|guest| came_later(label, guest)) =>
                 {
                     told.created(label, row);
                 }

@@ -2,9 +2,10 @@
 //! whole graph after it, are equal.
 
 use pvegraph_embedded_store::Mode;
+use pvegraph_graph::changes::{self, Asked, Change, ChangeType};
 use pvegraph_graph::cypher::{Writer, count};
 use pvegraph_graph::labels::{
-    self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
+    self, BACKS_UP, BACKS_UP_TO, BACKUP_JOB, CHANGE, CLUSTER, CONTAINS_NODE, DISK, GUEST, HAS_DISK,
     HAS_NETWORK_INTERFACE, HOSTS_VM, INCLUDES_DISK, Label, NIC, NODE, NodeRow, PARENT_SNAPSHOT,
     RelationshipRow, SNAPSHOT, SNAPSHOT_OF, STORAGE, STORED_ON,
 };
@@ -692,6 +693,97 @@ async fn the_lease_is_taken_and_lost_alike() {
 
 fn nothing_odd(scopes: &Scopes) -> (&Scopes, Completeness) {
     (scopes, Completeness::Complete)
+}
+
+/// Seen failing with: the changes of the run that is at the limit counted as beyond it.
+#[tokio::test]
+async fn changes_are_told_and_pruned_alike() {
+    on_both(async |both| {
+        let (rig, other) = (id("rig"), id("other"));
+        let change = |at: i64, kind: ChangeType, label: &'static str, key: Value, field: Option<&'static str>| {
+            let key = key.as_array().unwrap().clone();
+            let vmid = key.first().and_then(Value::as_i64);
+            let (old, new) = if field.is_some() { (json!(["a"]), json!(4)) } else { (Value::Null, Value::Null) };
+            Change { at, kind, label, key, vmid, name: None, field, old, new }
+        };
+        let tell = |writer: Writer<'_>, all: &[Change]| {
+            let of = |label: &str| all.iter().filter(|one| one.label == label).map(changes::end).collect();
+            vec![
+                writer.upsert(&CHANGE, all.iter().map(changes::row).collect()),
+                writer.relate(&changes::changed(&GUEST), of(GUEST.name)),
+                writer.relate(&changes::changed(&DISK), of(DISK.name)),
+                writer.relate(&changes::changed(&CLUSTER), of(CLUSTER.name)),
+            ]
+        };
+        let seen = both.read("nothing was seen", |_| changes::seen_before(&rig)).await;
+        assert!(seen.is_empty(), "{seen:?}");
+        both.write("estate", |store| estate(writer(store, &rig, 1000))).await;
+        for (number, at) in [1001, 1002, 1003].into_iter().enumerate() {
+            let all = [
+                change(at, ChangeType::Updated, GUEST.name, json!([100]), Some("tags")),
+                change(at, ChangeType::Created, DISK.name, json!([100, "scsi0"]), None),
+                change(at, ChangeType::Deleted, GUEST.name, json!([999]), None),
+                change(at, ChangeType::Updated, CLUSTER.name, json!([]), Some("version")),
+            ];
+            // A transaction whose answer was lost is sent again, and tells nothing twice.
+            for _ in 0..2 {
+                both.write("changes", |store| tell(writer(store, &rig, at), &all)).await;
+            }
+            let told = "MATCH (h:ProxmoxChange) OPTIONAL MATCH (h)-[r:CHANGED]->() RETURN count(DISTINCT h), count(r)";
+            let (told, lead) = (both.read("told", |_| Statement::new(told)).await, 4 * (number + 1));
+            assert_eq!(told, [json!([lead, lead / 4 * 3]).to_string()]);
+        }
+        both.write("known since", |store| vec![changes::known_since(store.dialect(), &rig, 1001)]).await;
+        both.write("known since then", |store| vec![changes::known_since(store.dialect(), &rig, 1003)]).await;
+        let known = both.read("known", |_| changes::known()).await;
+        assert_eq!(known, [r#"["rig",1001]"#]);
+
+        let asked = |limit: usize| Asked { limit, ..Asked::default() };
+        for (what, asked, rows) in [
+            ("all", asked(100), 12),
+            ("the latest", asked(5), 5),
+            ("of a guest", Asked { vmid: Some(100), ..asked(100) }, 6),
+            ("of a type", Asked { kinds: vec![ChangeType::Deleted, ChangeType::Created], ..asked(100) }, 6),
+            ("of a cluster", Asked { cluster: Some("other".to_owned()), ..asked(100) }, 0),
+            ("since", Asked { since: 1002, ..asked(100) }, 8),
+        ] {
+            assert_eq!(both.read(what, |_| changes::read(&asked)).await.len(), rows, "{what}");
+        }
+
+        // Of the three runs' four each, the sixth is of the second run.
+        assert_eq!(both.read("beyond", |_| changes::beyond(&rig, 5)).await, ["[1002]"]);
+        assert_eq!(both.read("beyond all", |_| changes::beyond(&rig, 12)).await, [""; 0]);
+        let left = async |before: i64| both.read("before", |_| changes::any_before(&rig, before)).await.len();
+        assert_eq!((left(1001).await, left(1002).await), (0, 1));
+        both.step("pruned in parts", async |store| {
+            let mut left = Vec::new();
+            for _ in 0..3 {
+                // Which ones go first is the store's choice.
+                store.write(vec![changes::prune(&rig, 1002, 3)]).await.unwrap();
+                let count = Statement::new("MATCH (h:ProxmoxChange) RETURN count(h)");
+                left.push(store.read(count).await.unwrap().rows[0][0].clone());
+            }
+            assert_eq!(left, [9, 8, 8]);
+        })
+        .await;
+        both.write("forgotten", |store| vec![changes::forgotten_before(store.dialect(), &rig, 1002)]).await;
+        both.write("not before", |store| vec![changes::forgotten_before(store.dialect(), &rig, 1000)]).await;
+        assert_eq!(both.read("known", |_| changes::known()).await, [r#"["rig",1002]"#]);
+        both.write("another's", |_| vec![changes::prune(&other, 9999, 100)]).await;
+
+        let (run, mut scopes) = (Run { cluster: &rig, tag: 1004 }, Scopes::default());
+        scopes.note(Collector::Guests, None, Completeness::Partial, None, 7);
+        scopes.note(Collector::Nodes, None, Completeness::Filtered, None, 2);
+        scopes.note(Collector::BackupJobs, None, Completeness::Filtered, Some("403".into()), 0);
+        scopes.note(Collector::Storages, None, Completeness::Failed, Some("500".into()), 0);
+        scopes.note(Collector::Qemu, Some("pve1"), Completeness::Complete, None, 3);
+        both.write("failed", |_| vec![run.begin(1004), run.fail(1005, "no answer")]).await;
+        assert!(both.read("failed", |_| changes::seen_before(&rig)).await.is_empty());
+        let counts = Counts::default();
+        both.write("ended", |store| run.finish(store.dialect(), 1005, nothing_odd(&scopes), None, counts)).await;
+        assert_eq!(both.read("seen", |_| changes::seen_before(&rig)).await, [r#"["guests"]"#, r#"["nodes"]"#]);
+    })
+    .await;
 }
 
 #[tokio::test]

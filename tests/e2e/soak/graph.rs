@@ -80,7 +80,9 @@ pub fn stamps(whole: &mut Whole, word: impl Fn(&str, i64) -> Option<&'static str
     // A change's key begins with a stamp.
     for kind in HISTORY {
         let Some(rows) = whole.get_mut(kind) else { continue };
-        let named = std::mem::take(rows).into_iter().map(|(key, properties)| {
+        let named = std::mem::take(rows).into_iter().map(|(key, mut properties)| {
+            // Both parts of it are there beside it.
+            properties.remove("id");
             let (at, rest) = key.split_once(':').unwrap();
             let at = word("at", at.parse().unwrap()).unwrap_or(at);
             (format!("{at}:{rest}"), properties)

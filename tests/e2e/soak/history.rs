@@ -41,6 +41,7 @@ pub fn between(before: &Whole, after: &Whole) -> Told {
         _ => false,
     };
     let was_read = |key: &str| guest(before, key).is_some_and(|guest| guest.contains_key("onboot"));
+    let was_listed = |key: &str| guest(before, key).is_some_and(|guest| guest.contains_key("snapshot_count"));
     let mut told = Told::new();
     for label in LABELS {
         let is_part = OF_GUESTS.contains(&label);
@@ -61,7 +62,8 @@ pub fn between(before: &Whole, after: &Whole) -> Told {
             if (was.is_some() && is.is_none()) || is_another {
                 whole("deleted");
             }
-            if (was.is_none() && is.is_some() && (!is_part || was_read(key))) || is_another {
+            let was_open = if label == "ProxmoxSnapshot" { was_listed(key) } else { was_read(key) };
+            if (was.is_none() && is.is_some() && (!is_part || was_open)) || is_another {
                 whole("created");
             }
             let (Some(was), Some(is)) = (was, is) else { continue };
