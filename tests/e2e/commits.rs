@@ -199,7 +199,8 @@ async fn no_commit_shows_a_guest_without_its_node_or_a_volume_without_its_guest(
 
 /// The deterministic half of the kills: the moments between two commits.
 ///
-/// Seen failing with: jobs that keep what they no longer cover when a guest goes in the same run.
+/// Seen failing with: jobs that keep what they no longer cover when a guest goes in the same run; changes told in a transaction of their own
+/// (`PVEGRAPH_TEST_SEED=1`).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_cut_off_after_any_commit_is_completed_by_the_next() {
     let seed = seed();
