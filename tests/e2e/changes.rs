@@ -162,6 +162,24 @@ async fn what_a_failed_listing_hid_is_no_change(graph: &Graph) {
 }
 on_both_stores!(failed_listing => what_a_failed_listing_hid_is_no_change);
 
+/// Seen failing with: guests that are told as soon as there was a run.
+async fn guests_of_a_failed_listing_are_no_change(graph: &Graph) {
+    let server = serve("rig", 6).await;
+    let rig = rig(graph, &server);
+    let fault = || Fault::BareStatus { status: 500, reason: "got no worker".to_owned() };
+    let paths = ["/cluster/resources", "/nodes/pve3/qemu", "/nodes/pve3/lxc"];
+    let rules = paths.map(|path| server.faults().add(FaultRule::below(path, fault())));
+    rig.sync(3).await;
+    let own = async || rig.nodes("ProxmoxVM").await.iter().filter(|one| one["vmid"] == 900).count();
+    assert_eq!(own().await, 0);
+    rules.into_iter().for_each(|rule| server.faults().remove(rule));
+    rig.sync(0).await;
+    assert_eq!(own().await, 1);
+    assert_eq!(told(&rig, &["--type", "created"]).await, Vec::<Value>::new());
+    server.shutdown().await;
+}
+on_both_stores!(failed_guests => guests_of_a_failed_listing_are_no_change);
+
 /// Seen failing with: changes that are never pruned; a beginning that stays where it was.
 async fn old_changes_go_and_that_is_told(graph: &Graph) {
     let server = serve("rig", 6).await;

@@ -198,7 +198,7 @@ async fn what_was_removed_by_hand_comes_back() {
     let left = format!("MATCH (d:ProxmoxDisk) WHERE d.vmid = {vmid} RETURN count(d) AS left");
     assert_eq!(rig.read(&left).await, [json!({ "left": 0 })]);
     // Nothing of it was kept alive by the stamps: all of it is of the last run.
-    let old = "MATCH (c:ProxmoxCluster) MATCH ()-[r]->(b) WHERE r.lastupdated < c.lastupdated AND type(r) <> 'COLLECTED' \
+    let old = "MATCH (c:ProxmoxCluster) MATCH ()-[r]->(b) WHERE r.lastupdated < c.lastupdated AND NOT type(r) IN ['COLLECTED', 'CHANGED'] \
                RETURN count(r) AS old";
     assert_eq!(rig.read(old).await, [json!({ "old": 0 })]);
     server.shutdown().await;

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{Canonical, Kind, TagStyle, canonical, find, is_disk};
+use pvegraph_inventory::GuestType;
+
+use crate::canonical::{Canonical, Kind, TagStyle, canonical, find, is_disk, is_nic};
 use crate::desired::{Desired, Guest, Problem};
 use crate::diff::{Change, Class, shown};
 use crate::document::{Policy, Power};
@@ -135,12 +137,17 @@ fn irreversible(action: Action) -> Option<&'static str> {
 pub fn comes_back(guest: &Guest, operation: &Operation, made: bool, style: TagStyle) -> bool {
     let Operation { action, fields, before, .. } = operation;
     let mut back = nothing_of(guest);
-    let mut each = fields.iter();
+    // The volume of a new disk is Proxmox VE's, and stays where the disk goes.
+    let is_new_disk = |field: &str, was: &Was| was.old.is_none() && is_disk(guest.kind, field);
+    let mut comes = |field: &String| {
+        before
+            .get(field)
+            .is_some_and(|was| !is_new_disk(field, was) && put_back(&mut back, field, was, style).is_ok())
+    };
     !made
         && *action != Action::Mark
         && irreversible(*action).is_none()
-        && each
-            .all(|field| before.get(field).is_some_and(|was| put_back(&mut back, field, was, style).is_ok()))
+        && fields.iter().all(|field| comes(field))
 }
 
 /// Lets the guest have what it had, if it has what it was given.
@@ -160,12 +167,24 @@ fn restore(
     if now == was.old {
         return Ok(());
     }
-    if now != was.new {
+    if now != was.new && !is_as_given(guest.kind, field, was, now.as_deref(), style) {
         return Err("it was changed since: it stays as it is");
     }
     put_back(guest, field, was, style)?;
     guest.policy = Policy::Manage;
     Ok(())
+}
+
+/// Whether a network interface that was given is what it was given as: Proxmox VE adds its address.
+fn is_as_given(kind: GuestType, field: &str, was: &Was, now: Option<&str>, style: TagStyle) -> bool {
+    let (Some(new), Some(now), None) = (&was.new, now, &was.old) else { return false };
+    let [new, now] = [new, now].map(|text| canonical(kind, field, text, style));
+    match (new, now) {
+        (Canonical::Map(new), Canonical::Map(now)) => {
+            is_nic(kind, field) && new.iter().all(|(name, value)| now.get(name) == Some(value))
+        }
+        _ => false,
+    }
 }
 
 /// Desires what a field was.

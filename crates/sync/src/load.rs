@@ -421,8 +421,11 @@ impl Loader<'_> {
             self.tally(tally, label, row, before.change(label, row));
             match before.get(&row.key) {
                 Some(before) => told.updated(label, before, row, is_back(row)),
-                None if is_guest
-                    || guests
+                None if is_guest && self.seen_before.contains(Collector::Guests.as_str()) => {
+                    told.created(label, row);
+                }
+                None if !is_guest
+                    && guests
                         .get(row.key.get(..1).unwrap_or_default())
                         .is_some_and(|guest| came_later(label, guest)) =>
                 {

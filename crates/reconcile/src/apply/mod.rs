@@ -389,10 +389,11 @@ impl<'a> Run<'a> {
         }
         let not_needed =
             (!spared.is_empty()).then(|| format!("not needed any more, and not sent: {}", spared.join(", ")));
+        let reasons: Vec<&str> = outcome.reason().into_iter().chain(not_needed.as_deref()).collect();
         self.audited(json!({
             "what": "operation", "operation": number, "uid": uid, "vmid": vmid, "action": action,
             "fields": operation.fields, "requests": requests, "upids": upids, "result": outcome.word(),
-            "reason": outcome.reason().or(not_needed.as_deref()),
+            "reason": (!reasons.is_empty()).then(|| reasons.join("; ")),
         }))
     }
 
