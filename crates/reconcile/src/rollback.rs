@@ -139,15 +139,12 @@ pub fn comes_back(guest: &Guest, operation: &Operation, made: bool, style: TagSt
     let mut back = nothing_of(guest);
     // The volume of a new disk is Proxmox VE's, and stays where the disk goes.
     let is_new_disk = |field: &str, was: &Was| was.old.is_none() && is_disk(guest.kind, field);
-    let mut comes = |field: &String| {
+    let comes = |field: &String| {
         before
             .get(field)
             .is_some_and(|was| !is_new_disk(field, was) && put_back(&mut back, field, was, style).is_ok())
     };
-    !made
-        && *action != Action::Mark
-        && irreversible(*action).is_none()
-        && fields.iter().all(|field| comes(field))
+    !made && *action != Action::Mark && irreversible(*action).is_none() && fields.iter().all(comes)
 }
 
 /// Lets the guest have what it had, if it has what it was given.
