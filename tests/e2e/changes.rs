@@ -162,7 +162,7 @@ async fn what_a_failed_listing_hid_is_no_change(graph: &Graph) {
 }
 on_both_stores!(failed_listing => what_a_failed_listing_hid_is_no_change);
 
-/// Seen failing with: guests that are told as soon as there was a run.
+/// Nor is a guest that only a listing hid which failed.
 async fn guests_of_a_failed_listing_are_no_change(graph: &Graph) {
     let server = serve("rig", 6).await;
     let rig = rig(graph, &server);
