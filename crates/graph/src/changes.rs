@@ -4,12 +4,11 @@
 //! there is known, and since when is not. Metrics change all the time and are left out, and so is what follows from other changes
 //! ([`follows`]).
 
-use std::fmt;
-
 use pvegraph_inventory::{ClusterId, Observed};
 use serde_json::Value;
 
-use crate::labels::{CHANGE, End, Label, NodeRow, Relationship, RelationshipRow, SYNC_RUN};
+use crate::cypher::cluster_node;
+use crate::labels::{CHANGE, End, Relationship, RelationshipRow, SYNC_RUN};
 use crate::store::{Dialect, Statement};
 
 /// What happened to a thing.
@@ -29,6 +28,11 @@ impl ChangeType {
     /// All, as `pvegraph changes --type` takes them.
     pub const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Migrated];
 
+    /// The type of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word in the graph.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,12 +41,6 @@ impl ChangeType {
             Self::Deleted => "deleted",
             Self::Migrated => "migrated",
         }
-    }
-}
-
-impl fmt::Display for ChangeType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -101,26 +99,21 @@ pub fn follows(label: &str, property: &str) -> bool {
     property == "id" || (label, property) == ("ProxmoxVM", "disk_size")
 }
 
-/// From a change to what changed, while that is there.
-pub fn changed<T>(label: &Label<T>) -> Relationship {
+/// From a change to what changed, a node of this label with this key, while that is there.
+pub fn changed(label: &'static str, key: &'static [&'static str]) -> Relationship {
     Relationship {
         name: "CHANGED",
         from: CHANGE.name,
         from_key: CHANGE.key,
-        to: label.name,
-        to_key: label.key,
+        to: label,
+        to_key: key,
         columns: &[],
         owner: End::From,
         doc: "What changed, while it is there.",
     }
 }
 
-/// The node of a change.
-pub fn row(change: &Change) -> NodeRow {
-    CHANGE.row(change)
-}
-
-/// Its relationship to what changed.
+/// A change's relationship to what changed.
 pub fn end(change: &Change) -> RelationshipRow {
     RelationshipRow::new(vec![change.at.into(), change.id().into()], change.key.clone())
 }
@@ -179,10 +172,7 @@ pub fn forgotten_before(dialect: Dialect, cluster: &ClusterId, since: i64) -> St
 }
 
 fn say_known_since(dialect: Dialect, cluster: &ClusterId, since: i64, condition: &str) -> Statement {
-    let node = match dialect {
-        Dialect::Neo4j => "(c:ProxmoxCluster {cluster_id: $cluster_id})",
-        Dialect::Embedded => "(c:ProxmoxCluster {id: $cluster_id})",
-    };
+    let node = cluster_node(dialect);
     Statement::new(format!("MATCH {node}\nWHERE {condition}\nSET c.history_since = $since"))
         .with("cluster_id", cluster.as_str())
         .with("since", since)

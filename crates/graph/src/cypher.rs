@@ -362,6 +362,14 @@ impl Owner {
     }
 }
 
+/// The pattern of the cluster's own node `c`, whose identifier is `$cluster_id`.
+pub(crate) fn cluster_node(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Neo4j => "(c:ProxmoxCluster {cluster_id: $cluster_id})",
+        Dialect::Embedded => "(c:ProxmoxCluster {id: $cluster_id})",
+    }
+}
+
 /// How many nodes of a label a cluster has.
 pub fn count(cluster: &ClusterId, label: &str) -> Statement {
     Statement::new(format!("MATCH (n:{label})\nWHERE n.cluster_id = $cluster_id\nRETURN count(n) AS count"))

@@ -97,12 +97,16 @@ impl<T: Observed> Label<T> {
                 set.insert(column.name.to_owned(), value);
             }
         }
-        let key = self.key.iter().map(|name| set.get(*name).cloned().unwrap_or(Value::Null)).collect();
-        NodeRow { key, set }
+        NodeRow { key: self.key_of(&set), set }
     }
 }
 
 impl<T> Label<T> {
+    /// The key of a node with these properties, in the key's order, without the cluster.
+    pub fn key_of(&self, properties: &Map<String, Value>) -> Vec<Value> {
+        self.key.iter().map(|name| properties.get(*name).cloned().unwrap_or(Value::Null)).collect()
+    }
+
     /// The table without its model type.
     pub fn schema(&self) -> LabelSchema {
         let mut key = vec!["cluster_id"];

@@ -5,6 +5,7 @@
 use pvegraph_inventory::{ClusterId, Completeness, Scopes};
 use serde_json::{Value, json};
 
+use crate::cypher::cluster_node;
 use crate::labels::SYNC_RUN;
 use crate::store::{Dialect, Statement};
 
@@ -113,10 +114,7 @@ impl Run<'_> {
         // Deleted and made anew, so that a repeated transaction leaves one of each.
         let forget = Statement::new(format!("MATCH (r:{SYNC_RUN} {{id: $id}})-[c:COLLECTED]->()\nDELETE c"))
             .with("id", self.id());
-        let cluster = match dialect {
-            Dialect::Neo4j => "(c:ProxmoxCluster {cluster_id: $cluster_id})",
-            Dialect::Embedded => "(c:ProxmoxCluster {id: $cluster_id})",
-        };
+        let cluster = cluster_node(dialect);
         let rows: Vec<Value> = scopes
             .iter()
             .map(|scope| {

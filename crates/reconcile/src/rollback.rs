@@ -132,10 +132,15 @@ fn irreversible(action: Action) -> Option<&'static str> {
     }
 }
 
-/// Does [`reverse`] bring back all that an operation changes of the guest? `made`: the plan makes the guest. What waits for a restart comes
-/// back once that is over.
-pub fn comes_back(guest: &Guest, operation: &Operation, made: bool, style: TagStyle) -> bool {
-    let Operation { action, fields, before, .. } = operation;
+/// Does [`reverse`] bring back all that an operation changes of a guest that was there before? What waits for a restart comes back once that
+/// is over.
+pub fn comes_back(
+    guest: &Guest,
+    action: Action,
+    fields: &[String],
+    before: &BTreeMap<String, Was>,
+    style: TagStyle,
+) -> bool {
     let mut back = nothing_of(guest);
     // The volume of a new disk is Proxmox VE's, and stays where the disk goes.
     let is_new_disk = |field: &str, was: &Was| was.old.is_none() && is_disk(guest.kind, field);
@@ -144,7 +149,7 @@ pub fn comes_back(guest: &Guest, operation: &Operation, made: bool, style: TagSt
             .get(field)
             .is_some_and(|was| !is_new_disk(field, was) && put_back(&mut back, field, was, style).is_ok())
     };
-    !made && *action != Action::Mark && irreversible(*action).is_none() && fields.iter().all(comes)
+    action != Action::Mark && irreversible(action).is_none() && fields.iter().all(comes)
 }
 
 /// Lets the guest have what it had, if it has what it was given.

@@ -21,7 +21,8 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Existing(HashMap<String, Map<String, Value>>);
 
-fn by_key(key: &[Value]) -> String {
+/// A key as one text.
+pub fn by_key(key: &[Value]) -> String {
     Value::Array(key.to_vec()).to_string()
 }
 
@@ -31,9 +32,7 @@ impl Existing {
         let Rows { columns, rows } = rows;
         let nodes = rows.into_iter().map(|row| {
             let node: Map<String, Value> = columns.iter().cloned().zip(row).collect();
-            let key: Vec<Value> =
-                label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect();
-            (by_key(&key), node)
+            (by_key(&label.key_of(&node)), node)
         });
         Self(nodes.collect())
     }

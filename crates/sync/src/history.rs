@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use pvegraph_graph::changes::{self, Change, ChangeType, follows};
 use pvegraph_graph::cypher::Writer;
-use pvegraph_graph::labels::{
-    BACKUP_JOB, CHANGE, CLUSTER, DISK, GUEST, Label, NIC, NODE, NodeRow, Relationship, RelationshipRow,
-    SNAPSHOT, STORAGE,
-};
+use pvegraph_graph::labels::{CHANGE, GUEST, Label, NodeRow, Relationship, RelationshipRow, SNAPSHOT};
 use pvegraph_graph::{Statement, Store, StoreError};
 use serde_json::{Map, Value};
 
+use crate::diff::{Existing, by_key};
 use crate::load::Loader;
 
 /// The latest changes of a cluster that are kept, whatever their age allows.
@@ -62,6 +60,18 @@ pub fn came_later<T>(label: &Label<T>, guest: &Map<String, Value>) -> bool {
     was_read(guest)
 }
 
+/// Guests whose last snapshot is gone: the one before it is their last then, and they did not go back to it.
+pub fn past_their_last<T>(label: &Label<T>, before: &Existing, rows: &[NodeRow]) -> HashSet<i64> {
+    if label.name != SNAPSHOT.name {
+        return HashSet::new();
+    }
+    let there: HashSet<String> = rows.iter().map(|row| by_key(&row.key)).collect();
+    let last = before.iter().filter(|node| node.get("current").is_some_and(|value| *value == true));
+    last.filter(|node| !there.contains(&by_key(&label.key_of(node))))
+        .filter_map(|node| node.get("vmid")?.as_i64())
+        .collect()
+}
+
 /// A label and its key.
 #[derive(Debug, Clone, Copy)]
 pub struct Of {
@@ -84,7 +94,8 @@ pub struct Told {
     /// Nothing is told: a dry run, or a cluster's first run.
     is_silent: bool,
     rows: Vec<NodeRow>,
-    ends: BTreeMap<&'static str, Vec<RelationshipRow>>,
+    /// What leads to the things, by their label.
+    ends: BTreeMap<&'static str, (Relationship, Vec<RelationshipRow>)>,
 }
 
 impl Told {
@@ -102,9 +113,10 @@ impl Told {
         let What { kind, field, old, new } = change;
         let name = name.and_then(Value::as_str).map(str::to_owned);
         let change = Change { at: self.at, kind, label, key: key.to_vec(), vmid, name, field, old, new };
-        self.rows.push(changes::row(&change));
+        self.rows.push(CHANGE.row(&change));
         if kind != ChangeType::Deleted {
-            self.ends.entry(label).or_default().push(changes::end(&change));
+            let ends = self.ends.entry(label).or_insert_with(|| (changes::changed(label, names), Vec::new()));
+            ends.1.push(changes::end(&change));
         }
     }
 
@@ -149,8 +161,7 @@ impl Told {
             return Vec::new();
         }
         let mut statements = vec![writer.upsert(&CHANGE, self.rows)];
-        let ends = self.ends.into_iter();
-        statements.extend(ends.filter_map(|(label, rows)| Some(writer.relate(&to(label)?, rows))));
+        statements.extend(self.ends.into_values().map(|(kind, rows)| writer.relate(&kind, rows)));
         statements
     }
 }
@@ -167,21 +178,6 @@ impl What {
     fn of(kind: ChangeType) -> Self {
         Self { kind, field: None, old: Value::Null, new: Value::Null }
     }
-}
-
-/// The relationship to what changed, by its label.
-fn to(label: &str) -> Option<Relationship> {
-    let all = [
-        changes::changed(&CLUSTER),
-        changes::changed(&NODE),
-        changes::changed(&STORAGE),
-        changes::changed(&GUEST),
-        changes::changed(&DISK),
-        changes::changed(&NIC),
-        changes::changed(&SNAPSHOT),
-        changes::changed(&BACKUP_JOB),
-    ];
-    all.into_iter().find(|kind| kind.to == label)
 }
 
 /// What was seen of a cluster before: what is seen for the first time is no change.
@@ -226,7 +222,7 @@ pub async fn prune(loader: Loader<'_>, retention: Retention) -> Result<(), Store
 
 #[cfg(test)]
 mod tests {
-    use pvegraph_graph::labels::Label;
+    use pvegraph_graph::labels::{CLUSTER, DISK, NIC, NODE};
     use pvegraph_inventory::{Cluster, Node, NodeStatus, Observed};
     use serde_json::json;
 

@@ -22,12 +22,12 @@ use pvegraph_graph::lease::Lease;
 use pvegraph_graph::runs::Counts;
 use pvegraph_graph::{Rows, Statement, Store, StoreError};
 use pvegraph_inventory::{BackupJob, Cluster, Collector, Guest, Node, Observed, Storage};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::batch::Batch;
 use crate::coverage::Coverage;
 use crate::diff::{Change, Existing, is_another_guest};
-use crate::history::{Of, Told, came_later};
+use crate::history::{Of, Told, came_later, past_their_last};
 use crate::unchanged::{self, Known, OF_DISKS, OF_GUESTS, OF_SNAPSHOTS};
 
 /// Rows in one statement. 500 cost twice the time on Neo4j 5.26, and all rows at once cost its memory.
@@ -393,25 +393,11 @@ impl Loader<'_> {
         let is_replaced = |vmid: Option<&Value>| {
             vmid.is_some_and(|vmid| replaced.iter().any(|key| key.first() == Some(vmid)))
         };
-        // Guests whose last snapshot is gone: the one before it is their last then, and they did not go back to it.
-        let is_snapshot = label.name == SNAPSHOT.name;
-        let there: HashSet<String> =
-            rows.iter().filter(|_| is_snapshot).map(|row| named(label.name, &row.key)).collect();
-        let key = |node: &Map<String, Value>| -> Vec<Value> {
-            label.key.iter().map(|name| node.get(*name).cloned().unwrap_or(Value::Null)).collect()
-        };
-        let moved_on: HashSet<i64> = before
-            .iter()
-            .filter(|node| is_snapshot && node.get("current").is_some_and(|value| *value == true))
-            .filter(|node| !there.contains(&named(label.name, &key(node))))
-            .filter_map(|node| node.get("vmid")?.as_i64())
-            .collect();
-        let is_back = |row: &NodeRow| {
-            row.key.first().and_then(Value::as_i64).is_none_or(|vmid| !moved_on.contains(&vmid))
-        };
+        let is_guest = label.name == GUEST.name;
+        let moved_on = past_their_last(label, before, rows);
         for row in rows {
-            let is_guest = label.name == GUEST.name;
-            if is_replaced(row.key.first()) {
+            let vmid = row.key.first();
+            if is_replaced(vmid) {
                 self.tally(tally, label, row, Change::Created);
                 if is_guest {
                     told.created(label, row);
@@ -419,18 +405,19 @@ impl Loader<'_> {
                 continue;
             }
             self.tally(tally, label, row, before.change(label, row));
+            let is_news = if is_guest {
+                self.seen_before.contains(Collector::Guests.as_str())
+            } else {
+                let guest = vmid.and_then(|vmid| guests.get(std::slice::from_ref(vmid)));
+                guest.is_some_and(|guest| came_later(label, guest))
+            };
             match before.get(&row.key) {
-                Some(before) => told.updated(label, before, row, is_back(row)),
-                None if is_guest && self.seen_before.contains(Collector::Guests.as_str()) => {
-                    told.created(label, row);
+                Some(before) => {
+                    let went_back =
+                        !vmid.and_then(Value::as_i64).is_some_and(|vmid| moved_on.contains(&vmid));
+                    told.updated(label, before, row, went_back);
                 }
-                None if !is_guest
-                    && guests
-                        .get(row.key.get(..1).unwrap_or_default())
-                        .is_some_and(|guest| came_later(label, guest)) =>
-                {
-                    told.created(label, row);
-                }
+                None if is_news => told.created(label, row),
                 None => {}
             }
             before.reduce(label, row);
@@ -438,7 +425,7 @@ impl Loader<'_> {
         if replaced.is_empty() {
             return Vec::new();
         }
-        before.iter().filter(|node| is_replaced(node.get("vmid"))).map(key).collect()
+        before.iter().filter(|node| is_replaced(node.get("vmid"))).map(|node| label.key_of(node)).collect()
     }
 
     /// Loads backup jobs and where they write.

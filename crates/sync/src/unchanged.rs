@@ -62,8 +62,7 @@ impl Facts {
 
     fn existing<T>(&mut self, label: &Label<T>, related: &[&Relationship], existing: &Existing) {
         for node in existing.iter() {
-            let key: Vec<Value> =
-                label.key.iter().map(|name| node.get(*name).cloned().unwrap_or_default()).collect();
+            let key = label.key_of(node);
             self.node(label.name, &key);
             for kind in related {
                 let rows = node.get(kind.name).and_then(Value::as_array).into_iter().flatten();

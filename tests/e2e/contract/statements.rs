@@ -709,10 +709,10 @@ async fn changes_are_told_and_pruned_alike() {
         let tell = |writer: Writer<'_>, all: &[Change]| {
             let of = |label: &str| all.iter().filter(|one| one.label == label).map(changes::end).collect();
             vec![
-                writer.upsert(&CHANGE, all.iter().map(changes::row).collect()),
-                writer.relate(&changes::changed(&GUEST), of(GUEST.name)),
-                writer.relate(&changes::changed(&DISK), of(DISK.name)),
-                writer.relate(&changes::changed(&CLUSTER), of(CLUSTER.name)),
+                writer.upsert(&CHANGE, all.iter().map(|one| CHANGE.row(one)).collect()),
+                writer.relate(&changes::changed(GUEST.name, GUEST.key), of(GUEST.name)),
+                writer.relate(&changes::changed(DISK.name, DISK.key), of(DISK.name)),
+                writer.relate(&changes::changed(CLUSTER.name, CLUSTER.key), of(CLUSTER.name)),
             ]
         };
         let seen = both.read("nothing was seen", |_| changes::seen_before(&rig)).await;

@@ -1,13 +1,13 @@
 //! `pvegraph changes`: what syncs saw to change.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned, civil::DateTime};
 use pvegraph_graph::changes::{self, Asked, ChangeType};
 use pvegraph_graph::{Rows, Store};
 use serde_json::{Map, Value, json};
 
-use super::Global;
+use super::{Global, no_such_cluster};
 use crate::connect::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
@@ -36,37 +36,20 @@ pub struct Changes {
     #[arg(long, value_name = "VMID", value_parser = clap::value_parser!(i64).range(1..))]
     guest: Option<i64>,
 
-    /// Of this type; may be given more than once
-    #[arg(long = "type", value_name = "TYPE", value_enum)]
-    kinds: Vec<Kind>,
+    /// Of this type (created: new to the graph; updated: a property is another; deleted: proven gone; migrated: a guest is on another
+    /// node); may be given more than once
+    #[arg(long = "type", value_name = "TYPE", value_parser = kind)]
+    kinds: Vec<ChangeType>,
 
     /// As many at most, the latest
     #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
-/// A type of change, as an option has it.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    /// It was not in the graph before
-    Created,
-    /// A property is another than before
-    Updated,
-    /// It was proven gone
-    Deleted,
-    /// A guest is on another node
-    Migrated,
-}
-
-impl From<Kind> for ChangeType {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Created => Self::Created,
-            Kind::Updated => Self::Updated,
-            Kind::Deleted => Self::Deleted,
-            Kind::Migrated => Self::Migrated,
-        }
-    }
+/// Parses the word of a type.
+fn kind(text: &str) -> Result<ChangeType, String> {
+    ChangeType::of(text)
+        .ok_or_else(|| format!("expected one of {}", ChangeType::ALL.map(ChangeType::as_str).join(", ")))
 }
 
 /// A moment, or how long ago it is.
@@ -115,7 +98,7 @@ impl Changes {
                 since: self.since.as_second(),
                 cluster: self.cluster.clone(),
                 vmid: self.guest,
-                kinds: self.kinds.iter().map(|kind| (*kind).into()).collect(),
+                kinds: self.kinds.clone(),
                 // One more tells that there are more.
                 limit: limit.saturating_add(1),
             };
@@ -162,12 +145,9 @@ impl Changes {
             })
             .collect();
         let Some(cluster) = &self.cluster else { return Ok(all) };
-        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let of_cluster: Vec<_> = all.iter().filter(|(name, _)| name == cluster).cloned().collect();
         if of_cluster.is_empty() {
-            let text = format!("there is no cluster {cluster} in {}; it knows: {names}", store.target());
-            return Err(Failure::failed(text));
+            return Err(no_such_cluster(store, cluster, all.iter().map(|(name, _)| name.as_str())));
         }
         Ok(of_cluster)
     }

@@ -30,6 +30,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use pvegraph_graph::Store;
 
 use crate::config::{ConfigError, Settings};
 use crate::exit::{self, Exit, Failure};
@@ -118,6 +119,13 @@ impl Global {
     pub fn print(&self, report: &Report) -> Result<(), Failure> {
         Ok(report.print(self.output)?)
     }
+}
+
+/// Of a cluster that the graph does not know, with those that it does.
+fn no_such_cluster<'a>(store: &dyn Store, cluster: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let known: Vec<&str> = known.collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::failed(format!("there is no cluster {cluster} in {}; it knows: {known}", store.target()))
 }
 
 /// Asks on the terminal; without one nobody can agree.

@@ -11,7 +11,7 @@ use pvegraph_sync::load::now;
 use pvegraph_sync::run::RunError;
 use serde_json::{Value, json};
 
-use super::{Global, agreed};
+use super::{Global, agreed, no_such_cluster};
 use crate::connect::{self, Access, HostLock};
 use crate::exit::{Exit, Failure};
 use crate::render::Report;
@@ -84,10 +84,7 @@ async fn known(store: &dyn Store, cluster: &ClusterId) -> Result<(), Failure> {
     if known.contains(cluster.as_str()) {
         return Ok(());
     }
-    let list: Vec<_> = known.into_iter().collect();
-    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-    let text = format!("there is no cluster {cluster} in {}; it knows: {list}", store.target());
-    Err(Failure::failed(text))
+    Err(no_such_cluster(store, cluster.as_str(), known.iter().map(String::as_str)))
 }
 
 /// Removes batch by batch, children first.

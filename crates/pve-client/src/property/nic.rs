@@ -116,9 +116,9 @@ impl Property for Nic {
 
 strict_text!(Nic);
 
-/// PVE's models (QEMU's names for network cards); an unknown key counts as one too if its value is a MAC address.
-fn is_model(key: &str, value: &str) -> bool {
-    const MODELS: [&str; 14] = [
+impl Nic {
+    /// The models that PVE knows: QEMU's names for network cards.
+    pub const MODELS: [&'static str; 14] = [
         "e1000",
         "e1000-82540em",
         "e1000-82544gc",
@@ -134,7 +134,11 @@ fn is_model(key: &str, value: &str) -> bool {
         "virtio",
         "vmxnet3",
     ];
-    MODELS.contains(&key) || (!NOT_MODELS.contains(&key) && MacAddr::from_option(value).is_some())
+}
+
+/// PVE's models; an unknown key counts as one too if its value is a MAC address.
+fn is_model(key: &str, value: &str) -> bool {
+    Nic::MODELS.contains(&key) || (!NOT_MODELS.contains(&key) && MacAddr::from_option(value).is_some())
 }
 
 property! {

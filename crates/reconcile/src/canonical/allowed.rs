@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use pve_client::property::Nic;
 use pvegraph_inventory::GuestType;
 
 use super::{Canonical, find};
@@ -111,26 +112,7 @@ static SUBS: &[(&str, &str, Limit)] = &[
     ("IVSHMEM", "size", From(1)),
     ("MACHINE", "viommu", Words(&["intel", "virtio"])),
     ("MEMORY", "current", From(16)),
-    (
-        "NIC",
-        "model",
-        Words(&[
-            "e1000",
-            "e1000-82540em",
-            "e1000-82544gc",
-            "e1000-82545em",
-            "e1000e",
-            "i82551",
-            "i82557b",
-            "i82559er",
-            "ne2k_isa",
-            "ne2k_pci",
-            "pcnet",
-            "rtl8139",
-            "virtio",
-            "vmxnet3",
-        ]),
-    ),
+    ("NIC", "model", Words(&Nic::MODELS)),
     ("NIC", "mtu", Between(1, 65_520)),
     ("NIC", "queues", Between(0, 64)),
     ("NIC", "rate", From(0)),

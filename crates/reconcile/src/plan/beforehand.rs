@@ -5,7 +5,6 @@ use super::request::{Method, Request};
 use super::{Action, Effect, Operation};
 use crate::canonical::{Canonical, is_disk};
 use crate::desired::Problem;
-use crate::rollback;
 use crate::scope::Scope;
 
 /// Storages that take snapshots of whatever is on them.
@@ -17,7 +16,7 @@ const FORMAT: &str = ".qcow2";
 
 /// Enters the snapshot before the guest's other operations, or tells why there is none.
 pub(super) fn enter(one: &One<'_>, scope: &Scope, found: &mut Found) {
-    if !found.operations.iter().any(|operation| is_risky(one, operation)) {
+    if !found.operations.iter().any(is_risky) {
         return;
     }
     match forbids(one, scope, &found.operations) {
@@ -30,10 +29,8 @@ pub(super) fn enter(one: &One<'_>, scope: &Scope, found: &mut Found) {
 }
 
 /// Does it restart the guest, or has it no way back? The marker changes nothing of what the guest is.
-fn is_risky(one: &One<'_>, operation: &Operation) -> bool {
-    operation.effect == Effect::Restart
-        || operation.action != Action::Mark
-            && !rollback::comes_back(one.guest, operation, false, one.input.around.style)
+fn is_risky(operation: &Operation) -> bool {
+    operation.effect == Effect::Restart || operation.action != Action::Mark && !operation.reversible
 }
 
 fn taken(one: &One<'_>) -> Operation {

@@ -225,6 +225,8 @@ pub(super) fn clone(
     }
     for operation in &mut operations {
         guard::allowed(scope, operation.action)?;
+        // What was made has no way back.
+        operation.reversible = false;
         // They are known when the copy is there.
         operation.fingerprint = None;
         operation.pending_sha256 = None;

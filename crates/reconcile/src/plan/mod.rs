@@ -36,7 +36,7 @@ use crate::desired::{Desired, Guest, Problem};
 use crate::diff::GuestDiff;
 use crate::document::Policy;
 use crate::live::{Listed, Live, LiveGuest};
-use crate::rollback::{self, Was};
+use crate::rollback::Was;
 use crate::scope::Scope;
 use crate::stored::{self, Binding, bound_to};
 use order::Dependents;
@@ -136,7 +136,7 @@ pub struct Operation {
     pub action: Action,
     /// What it does to the guest while it runs.
     pub effect: Effect,
-    /// Another plan can bring back all that it changes; see [`rollback::comes_back`].
+    /// Another plan can bring back all that it changes; see [`crate::rollback::comes_back`].
     pub reversible: bool,
     /// The fields that are as desired afterwards: `cores`, `net0.bridge`, `node`, `state`, `guest`.
     pub fields: Vec<String>,
@@ -442,13 +442,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let dependents = Dependents::of(input.desired);
     let mut felt: BTreeSet<String> = BTreeSet::new();
-    let makes: BTreeSet<String> =
-        input.desired.guests.keys().filter(|uid| plan.makes(uid)).cloned().collect();
     for operation in &mut plan.operations {
-        if let Some(guest) = input.desired.guests.get(&operation.uid) {
-            let made = makes.contains(&operation.uid);
-            operation.reversible = rollback::comes_back(guest, operation, made, input.around.style);
-        }
         operation.affects.insert(operation.uid.clone());
         if operation.effect.interrupts() {
             operation.affects.extend(dependents.all(&operation.uid));

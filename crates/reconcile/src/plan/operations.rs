@@ -181,6 +181,8 @@ impl One<'_> {
         requests: Vec<Request>,
     ) -> Operation {
         let pending = self.input.around.pending.get(&self.live.vmid);
+        let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
+        let before = rollback::before(self.guest, changes);
         Operation {
             number: 0,
             after: BTreeSet::new(),
@@ -190,15 +192,15 @@ impl One<'_> {
             node: self.live.node.clone(),
             action,
             effect,
-            reversible: false,
-            fields: changes.iter().map(|change| change.field.clone()).collect(),
+            reversible: rollback::comes_back(self.guest, action, &fields, &before, self.input.around.style),
+            fields,
             reasons: changes.iter().map(ToString::to_string).collect(),
             affects: BTreeSet::new(),
             blast: 1,
             fingerprint: self.live.fingerprint(),
             digest: self.live.config.get("digest").cloned(),
             pending_sha256: pending.map(pending_sha256),
-            before: rollback::before(self.guest, changes),
+            before,
             status: Some(self.live.status.clone())
                 .filter(|status| matches!(&**status, "running" | "stopped")),
             requests,
