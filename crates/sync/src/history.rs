@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Seen failing with: `current` told of a snapshot that is new, or whose follower is gone.
+    /// Seen failing with: whatever `current` says told, or nothing of it.
     #[test]
     fn going_back_to_a_snapshot_is_told() {
         let map = |value: Value| value.as_object().unwrap().clone();
